@@ -1,0 +1,46 @@
+# fastroute: each target sets up what it needs by itself; nothing but Python 3.11+, a C compiler and make is expected.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SOURCES := pyproject.toml setup.py $(shell find fastroute -name '*.p[yx][xdi]')
+
+.PHONY: run test lint bench torture clean
+
+# The gateway with simulated providers: no keys, no services.
+run: .venv/.built
+	$(BIN)/fastroute serve --demo
+
+# Everything that must hold: style, types, behaviour. Pytest's own line comes last.
+test: lint
+	$(BIN)/python -m pytest -q
+
+lint: .venv/.tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Medians of what is done for every request, with the machine at the head.
+bench: .venv/.tested
+	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-only --benchmark-columns=min,median,iqr --benchmark-sort=name -p no:cacheprovider -o python_files='test_*.py'
+
+# The long versions of the proofs in `test`.
+torture: .venv/.tested
+	FASTROUTE_TORTURE=1 $(BIN)/python -m pytest -q
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find fastroute -name '*.so' -delete
+	find fastroute tests bench -name __pycache__ -type d -exec rm -rf {} +
+
+.venv/.built: $(SOURCES)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "fastroute needs Python 3.11 or later; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --upgrade 'pip>=25.1' 'setuptools>=77' 'cython>=3.2' wheel
+	$(PIP) --no-build-isolation --editable .
+	touch $@
+
+.venv/.tested: .venv/.built
+	$(PIP) --group test
+	touch $@

@@ -1,0 +1,95 @@
+"""`fastroute doctor`: what holds, where it was said, what is insecure, and what would mend it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import orjson
+
+from fastroute.cli.exits import CONFIG
+from fastroute.config import Config, Provider, load
+from fastroute.config.findings import Finding, findings
+from fastroute.config.secret import MASK
+from fastroute.errors import ConfigError
+
+
+@click.command("doctor")
+@click.option("--config", "path", type=click.Path(path_type=Path), help="The file to read; default: fastroute.yaml.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(path: Path | None, as_json: bool) -> None:
+    """Show the settings that hold, where each came from, and what is insecure.
+
+    Exits 0 when the configuration can be used, whatever warnings it has, and 78 when it cannot.
+    """
+    try:
+        config = load(path, os.environ, {})
+    except ConfigError as error:
+        found = tuple(Finding("error", str(problem), f"correct {problem.where}") for problem in error.problems)
+        if as_json:
+            _print_json([], [], found)
+        else:
+            click.echo(f"{error}\nThe configuration cannot be used.", err=True)
+        sys.exit(CONFIG)
+    found = findings(config)
+    if as_json:
+        _print_json(config.effective, [_provider(each) for each in config.providers.values()], found)
+    else:
+        _print_text(config, found)
+
+
+def _print_json(settings: Sequence[Any], providers: list[dict[str, Any]], found: Sequence[Finding]) -> None:
+    body = msgspec.to_builtins({"settings": list(settings), "providers": providers, "findings": list(found)})
+    click.echo(orjson.dumps(body, option=orjson.OPT_INDENT_2).decode())
+
+
+def _provider(provider: Provider) -> dict[str, Any]:
+    return {
+        "name": provider.name,
+        "dialect": provider.dialect,
+        "base_url": provider.base_url,
+        "base_url_source": provider.base_url_source,
+        "api_key": MASK if provider.api_key else None,
+        "api_key_source": provider.api_key_source,
+    }
+
+
+def _print_text(config: Config, found: Sequence[Finding]) -> None:
+    click.echo(f"file: {config.file or 'none'}\n\nSettings")
+    _columns([(each.name, _word(each.value), each.source) for each in config.effective])
+    click.echo("\nProviders")
+    _columns(
+        [
+            (each.name, f"{each.base_url or each.dialect} ({each.base_url_source})", _key(each))
+            for each in config.providers.values()
+        ]
+        or [("none", "no key of a provider is set", "")]
+    )
+    click.echo("\nFindings")
+    for each in found:
+        click.echo(f"  {each.severity}: {each.what}\n    mend: {each.mend}")
+    if not found:
+        click.echo("  none")
+
+
+def _key(provider: Provider) -> str:
+    return f"key {MASK} ({provider.api_key_source})" if provider.api_key else "no key"
+
+
+def _word(value: bool | int | str | list[str] | None) -> str:
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    if value is None:
+        return "not set"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,155 @@
+"""The configuration as frozen structs: what every room above is handed, checked whole and never changed.
+
+Field names are the words of the settings table.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+
+from fastroute.config.providers import KNOWN_PROVIDERS, Dialect, Known
+from fastroute.config.secret import Secret
+from fastroute.domain import ModelKind, Price, Runtime
+
+Ranker = Literal["tiers", "cheapest", "weighted", "ordered"]
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
+
+class Server(Struct, frozen=True):
+    """Where and how the workers listen."""
+
+    host: str
+    port: int
+    workers: int
+    backpressure: int
+    drain_ms: int
+    body_limit_bytes: int
+
+
+class Auth(Struct, frozen=True):
+    """The keys that stand in the configuration; all others are in the books."""
+
+    admin_key: Secret | None
+    router_key: Secret | None
+
+
+class Relay(Struct, frozen=True):
+    """How long an attempt may take, and how many there may be."""
+
+    connect_ms: int
+    first_chunk_ms: int
+    idle_ms: int
+    total_ms: int
+    max_attempts: int
+
+
+class Auto(Struct, frozen=True):
+    """The rules behind `model: auto`."""
+
+    ranker: Ranker
+    small: str
+    medium: str
+    small_price: Price  # where neither a model's own entry nor the price table has one
+    medium_price: Price
+    length_threshold: int
+    token_threshold: int
+    conversation_threshold: int
+    max_input_tokens: int | None
+    cost_weight: int  # thousandths
+    latency_weight: int  # thousandths
+    cost_threshold: int  # characters
+    cost_threshold_microdollars: int | None
+    targets: tuple[str, ...]  # empty is the whole catalog
+
+
+class Health(Struct, frozen=True):
+    """When a lane counts as degraded, and when it is tried again."""
+
+    threshold: int
+    probe_after_ms: int
+
+
+class Pricing(Struct, frozen=True):
+    """What is done with a model nobody knows the price of."""
+
+    allow_unpriced: bool
+
+
+class Log(Struct, frozen=True):
+    """What is logged, and where."""
+
+    level: LogLevel
+    path: Path
+
+
+class Provider(Struct, frozen=True):
+    """An upstream that can be asked."""
+
+    name: str
+    display: str
+    dialect: Dialect
+    base_url: str | None  # None only for the dialects that answer by themselves
+    api_key: Secret | None
+    base_url_source: str
+    api_key_source: str | None
+
+
+class ModelConfig(Struct, frozen=True):
+    """One entry of `models:`."""
+
+    id: str
+    model: str  # `provider:model`, or a bare name whose family tells the provider
+    lane: str | None  # None is the provider's name
+    runtime: Runtime | None  # None is what the provider is
+    kind: ModelKind
+    capabilities: tuple[str, ...] | None  # None is what the family of the name tells; empty is none at all
+    price: Price | None
+    context_window: int | None
+    max_output: int | None
+    p50_latency_ms: int | None
+    priority: int
+    endpoint: str | None
+    source: str  # `fastroute.yaml:12`
+
+
+class Effective(Struct, frozen=True):
+    """One setting as it holds: the value as it may be shown, and where it came from."""
+
+    name: str
+    value: bool | int | str | list[str] | None
+    source: str
+
+
+class Config(Struct, frozen=True):
+    """Everything that was said, by anybody, once and for all."""
+
+    server: Server
+    state_dir: Path
+    database: Path | None
+    auth: Auth
+    relay: Relay
+    auto: Auto
+    health: Health
+    pricing: Pricing
+    log: Log
+    policies_dir: Path
+    demo: bool
+    dummy: bool
+    providers: dict[str, Provider]  # those that can be asked; `KNOWN_PROVIDERS` has the others
+    models: tuple[ModelConfig, ...]
+    aliases: dict[str, tuple[str, ...]]
+    file: Path | None
+    effective: tuple[Effective, ...]
+    literal_secrets: tuple[str, ...]  # places in the file where a secret is written out
+
+    @property
+    def database_path(self) -> Path:
+        """The file of the registry."""
+        return self.database or self.state_dir / "fastroute.db"
+
+    def unconfigured(self, name: str) -> Known | None:
+        """The known provider of that name, when nobody configured it; its `refusal` is what a caller reads."""
+        return None if name in self.providers else KNOWN_PROVIDERS.get(name)

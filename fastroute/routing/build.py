@@ -1,0 +1,146 @@
+"""A directory from what the operator said: configuration, registry rows and the price table, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from fastroute.config import KNOWN_PROVIDERS, Config, ModelConfig
+from fastroute.domain import Entry, ModelRef, Price
+from fastroute.errors import CatalogError
+from fastroute.routing import names
+from fastroute.routing.directory import AUTO, FREE, OWN_HARDWARE, Directory, PriceOf, entry_of_row
+from fastroute.routing.prices import PriceTable
+from fastroute.routing.rankers import Cheapest, Ordered, Pinned, Ranker, Tiers, Weighted
+from fastroute.routing.tiers import Thresholds
+
+
+class Row(Protocol):
+    """A registry row, wherever it is kept."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def endpoint(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+
+
+def directory_of(
+    config: Config,
+    rows: Iterable[Row] = (),
+    prices: PriceTable | None = None,
+    *,
+    built_in: Iterable[Entry] = (),
+    built_in_aliases: Mapping[str, tuple[str, ...]] | None = None,
+) -> Directory:
+    """Everything this configuration and registry can route to. A configured model wins over a row of its name.
+
+    What is built in (the simulated providers) stands behind both.
+    """
+    price_of = _pricing(config, prices or PriceTable.load())
+    entries = [_entry_of_model(model, config, price_of) for model in config.models]
+    taken = {entry.id for entry in entries}
+    for row in rows:
+        if row.name not in taken:
+            provider = config.providers.get(row.type)
+            entries.append(
+                entry_of_row(
+                    row.name,
+                    row.type,
+                    row.endpoint,
+                    row.kind == "weight",
+                    price_of,
+                    provider.base_url if provider else None,
+                )
+            )
+    taken = {entry.id for entry in entries}
+    entries += (entry for entry in built_in if entry.id not in taken)
+    known = {*KNOWN_PROVIDERS, *config.providers, *(entry.ref.provider for entry in built_in)}
+    if config.dummy:
+        known.add("dummy")
+    directory = Directory(
+        entries,
+        {**(built_in_aliases or {}), **_with_tier_names(config, {entry.id for entry in entries})},
+        known,
+        price_of,
+        fallback_provider="gateway" if "gateway" in config.providers else None,
+        allow_unpriced=config.pricing.allow_unpriced,
+    )
+    _add_auto(directory, config)
+    return directory
+
+
+def _with_tier_names(config: Config, taken: set[str]) -> dict[str, tuple[str, ...]]:
+    """The configured aliases, and `small` and `medium` for the tiers' models where those names are free."""
+    aliases = dict(config.aliases)
+    for name, model in (("small", config.auto.small), ("medium", config.auto.medium)):
+        if name not in aliases and name not in taken and model != name:
+            aliases[name] = (model,)
+    return aliases
+
+
+def _add_auto(directory: Directory, config: Config) -> None:
+    auto = config.auto
+    ranker: Ranker
+    match auto.ranker:
+        case "tiers":
+            small, medium = (_single(directory, name) for name in (auto.small, auto.medium))
+            thresholds = Thresholds(
+                auto.length_threshold, auto.token_threshold, auto.conversation_threshold, auto.max_input_tokens
+            )
+            directory.add_route(AUTO, Tiers(small, medium, thresholds), (auto.small, auto.medium))
+            return
+        case "cheapest":
+            ranker = Cheapest()
+        case "weighted":
+            ranker = Weighted(
+                auto.cost_weight, auto.latency_weight, auto.cost_threshold, auto.cost_threshold_microdollars
+            )
+        case "ordered":
+            targets = auto.targets or tuple(directory.catalog.position)
+            ranker = Ordered(tuple(_single(directory, name) for name in targets))
+    directory.add_route(AUTO, ranker, auto.targets)
+
+
+def _single(directory: Directory, name: str) -> str:
+    ranker = directory.resolve(name).route.ranker
+    if not isinstance(ranker, Pinned):
+        raise CatalogError(f"auto names single models; {name!r} is a route of several")
+    return ranker.entry_id
+
+
+def _pricing(config: Config, table: PriceTable) -> PriceOf:
+    tiers = {config.auto.small: config.auto.small_price, config.auto.medium: config.auto.medium_price}
+
+    def price_of(ref: ModelRef) -> Price | None:
+        return table.find(ref.provider, ref.model) or tiers.get(ref.model)
+
+    return price_of
+
+
+def _entry_of_model(model: ModelConfig, config: Config, price_of: PriceOf) -> Entry:
+    known = {*KNOWN_PROVIDERS, *config.providers, "dummy"}
+    ref = names.split(model.model, known)
+    if ref is None:
+        raise CatalogError(
+            f"model {model.id!r}: {model.model!r} names no provider; write provider:model with one of "
+            f"{', '.join(sorted(config.providers)) or 'your providers'}"
+        )
+    runtime = model.runtime or ("local" if ref.provider in OWN_HARDWARE else "managed")
+    return Entry(
+        id=model.id,
+        ref=ref,
+        lane=model.lane or ref.provider,
+        runtime=runtime,
+        kind=model.kind,
+        capabilities=names.capabilities_of(ref.model) if model.capabilities is None else model.capabilities,
+        price=model.price or (FREE if ref.provider == "dummy" else price_of(ref)),
+        context_window=model.context_window,
+        max_output=model.max_output,
+        p50_latency_ms=model.p50_latency_ms,
+        priority=model.priority,
+        endpoint=model.endpoint,
+    )

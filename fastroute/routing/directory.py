@@ -1,0 +1,167 @@
+"""Who answers to which name: entries, aliases, tiers, `auto` and the families, as one directory.
+
+A name is an entry's id first, then an alias, then `provider:model`, `provider/model` or a family; anything else is
+unknown. What it leads to is a target: a route, and the catalog the route chooses from.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Iterable, Mapping
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from fastroute.domain import Entry, ModelRef, Price, Rates
+from fastroute.errors import CatalogError, UnknownModel
+from fastroute.routing import names
+from fastroute.routing.catalog import Catalog
+from fastroute.routing.placement import Route
+from fastroute.routing.rankers import Ordered, Pinned, Ranker
+
+FREE = Price(Rates(0, 0, 0, 0), source="free")
+OWN_HARDWARE = ("local", "huggingface", "dummy")  # nobody sends a bill for these
+AUTO = "auto"
+
+PriceOf = Callable[[ModelRef], Price | None]
+
+# Names seen once are remembered, but a caller may invent as many as it likes.
+_REMEMBERED_MAX = 1024
+
+
+class Target(Struct, frozen=True):
+    """Where a name leads: how to choose, and among whom."""
+
+    route: Route
+    catalog: Catalog
+
+
+class Directory:
+    """Every name this gateway answers to. Made anew when the registry or the configuration changes.
+
+    `providers` are the names that may stand before a colon or a slash; `fallback_provider`, when there is one, is sent
+    every other name with a slash, whole.
+    """
+
+    def __init__(
+        self,
+        entries: Iterable[Entry],
+        aliases: Mapping[str, tuple[str, ...]],
+        providers: Collection[str],
+        price_of: PriceOf,
+        *,
+        fallback_provider: str | None = None,
+        allow_unpriced: bool = False,
+    ) -> None:
+        self.catalog = Catalog(entries)
+        self.aliases = dict(aliases)
+        self._providers = providers
+        self._price_of = price_of
+        self._fallback = fallback_provider
+        self._allow_unpriced = allow_unpriced
+        self._routes: dict[str, Target] = {}
+        self._remembered: dict[str, Target] = {}
+        for name in self.aliases:
+            if name in self.catalog:
+                raise CatalogError(f"{name!r} is both an alias and an entry ({self.catalog[name].ref})")
+            self._routes[name] = self._alias(name)
+
+    def add_route(self, name: str, ranker: Ranker, among: tuple[str, ...] = ()) -> None:
+        """A named route over some names, or over the whole catalog when none are given."""
+        catalog = Catalog(self._entries(among)) if among else self.catalog
+        self._routes[name] = Target(Route(name, ranker, allow_unpriced=self._allow_unpriced), catalog)
+
+    def resolve(self, name: str) -> Target:
+        """The target of a name; `UnknownModel` names the nearest one there is."""
+        target = self._routes.get(name) or self._remembered.get(name)
+        if target is not None:
+            return target
+        entry = self.entry(name)
+        if entry is None:
+            near = difflib.get_close_matches(name, self.names(), n=1)
+            raise UnknownModel(name, near[0] if near else None)
+        catalog = self.catalog if entry.id in self.catalog else Catalog((entry,))
+        # A caller who names a model gets that model; whether its price is known is for the account to mind.
+        target = Target(Route(name, Pinned(entry.id), allow_unpriced=True), catalog)
+        if len(self._remembered) >= _REMEMBERED_MAX:
+            self._remembered.clear()
+        self._remembered[name] = target
+        return target
+
+    def entry(self, name: str) -> Entry | None:
+        """The one entry a name stands for by itself: its own, or one made up for its provider or family."""
+        if name in self.catalog:
+            return self.catalog[name]
+        ref = names.split(name, self._providers)
+        if ref is None and self._fallback is not None and "/" in name:
+            ref = ModelRef(self._fallback, name)
+        return None if ref is None else self._derived(name, ref)
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Every entry a route may choose: the catalog's, and those that only an alias or `auto` leads to."""
+        found = {entry.id: entry for entry in self.catalog.entries}
+        for target in self._routes.values():
+            found.update((entry.id, entry) for entry in target.catalog.entries)
+        return tuple(found.values())
+
+    def names(self) -> tuple[str, ...]:
+        """Everything that is listed: routes and aliases, then entries."""
+        return tuple(dict.fromkeys((*self._routes, *self.catalog.position)))
+
+    def _alias(self, name: str) -> Target:
+        targets = self._follow(name, ())
+        catalog = Catalog(self._entries(targets))
+        ids = tuple(entry.id for entry in catalog.entries)
+        ranker: Ranker = Pinned(ids[0]) if len(ids) == 1 else Ordered(ids)
+        return Target(Route(name, ranker, allow_unpriced=True), catalog)
+
+    def _follow(self, name: str, path: tuple[str, ...]) -> tuple[str, ...]:
+        """An alias's targets with aliases among them replaced by theirs."""
+        if name in path:
+            raise CatalogError(f"aliases go in a circle: {' -> '.join((*path, name))}")
+        if name not in self.aliases:
+            return (name,)
+        found: dict[str, None] = {}
+        for target in self.aliases[name]:
+            found.update(dict.fromkeys(self._follow(target, (*path, name))))
+        return tuple(found)
+
+    def _entries(self, wanted: tuple[str, ...]) -> list[Entry]:
+        entries: dict[str, Entry] = {}
+        for name in wanted:
+            for final in self._follow(name, ()):
+                entry = self.entry(final)
+                if entry is None:
+                    raise CatalogError(f"{name!r} leads to {final!r}, which no entry, provider or family answers to")
+                entries[entry.id] = entry
+        return list(entries.values())
+
+    def _derived(self, name: str, ref: ModelRef) -> Entry:
+        own = ref.provider in OWN_HARDWARE
+        return Entry(
+            id=name,
+            ref=ref,
+            lane=ref.provider,
+            runtime="local" if own else "managed",
+            capabilities=names.capabilities_of(ref.model),
+            price=FREE if own else self._price_of(ref),
+        )
+
+
+def entry_of_row(
+    name: str, kind_of_provider: str, endpoint: str, weights: bool, price_of: PriceOf, base_url: str | None
+) -> Entry:
+    """A registry row as an entry; one at another address than its provider's is a lane of its own."""
+    ref = ModelRef(kind_of_provider, name)
+    elsewhere = endpoint.rstrip("/").removesuffix("/v1") != (base_url or "")
+    own = kind_of_provider in OWN_HARDWARE or weights
+    return Entry(
+        id=name,
+        ref=ref,
+        lane=f"{kind_of_provider}@{urlsplit(endpoint).netloc}" if elsewhere and endpoint else kind_of_provider,
+        runtime="local" if own else "managed",
+        kind="weight" if weights else "api",
+        capabilities=names.capabilities_of(name),
+        price=FREE if own else price_of(ref),
+        endpoint=endpoint if elsewhere and endpoint else None,
+    )

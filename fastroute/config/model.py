@@ -52,7 +52,7 @@ class Auto(Struct, frozen=True):
     ranker: Ranker
     small: str
     medium: str
-    small_price: Price  # where neither a model's own entry nor the price table has one
+    small_price: Price  # set by somebody: the price; else where no entry and no table has one
     medium_price: Price
     length_threshold: int
     token_threshold: int
@@ -149,6 +149,11 @@ class Config(Struct, frozen=True):
     def database_path(self) -> Path:
         """The file of the registry."""
         return self.database or self.state_dir / "fastroute.db"
+
+    def secrets(self) -> list[str]:
+        """Every secret of the configuration, for whoever has to keep them out of what is written."""
+        given = [self.auth.admin_key, self.auth.router_key, *(each.api_key for each in self.providers.values())]
+        return [secret.reveal() for secret in given if secret is not None]
 
     def unconfigured(self, name: str) -> Known | None:
         """The known provider of that name, when nobody configured it; its `refusal` is what a caller reads."""

@@ -113,10 +113,17 @@ def _single(directory: Directory, name: str) -> str:
 
 
 def _pricing(config: Config, table: PriceTable) -> PriceOf:
-    tiers = {config.auto.small: config.auto.small_price, config.auto.medium: config.auto.medium_price}
+    auto = config.auto
+    said = {setting.name for setting in config.effective if setting.source != "default"}
+    stated: dict[str, Price] = {}
+    guessed: dict[str, Price] = {}
+    for tier, model, price in (("small", auto.small, auto.small_price), ("medium", auto.medium, auto.medium_price)):
+        # What an operator says of a tier's price is its price; what nobody said only fills a gap in the table.
+        by_operator = said & {f"auto.price_{tier}_input", f"auto.price_{tier}_output"}
+        (stated if by_operator else guessed)[model] = price
 
     def price_of(ref: ModelRef) -> Price | None:
-        return table.find(ref.provider, ref.model) or tiers.get(ref.model)
+        return stated.get(ref.model) or table.find(ref.provider, ref.model) or guessed.get(ref.model)
 
     return price_of
 

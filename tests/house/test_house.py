@@ -19,7 +19,7 @@ PACKAGE = ROOT / "fastroute"
 
 GROUND = {"_core", "_scan", "domain", "errors", "clock", "money", "config"}
 ROOMS = {"routing", "lanes", "ledger", "upstreams", "callers", "metrics", "logs"}
-CONDUCTORS = {"gateway", "relay", "pipes", "bodies", "settle", "call", "ids", "assembly", "supervisor"}
+CONDUCTORS = {"gateway", "relay", "outcomes", "pipes", "bodies", "settle", "call", "ids", "assembly", "supervisor"}
 EDGES = {"cli", "web", "__main__", "__init__"}
 LEVEL = dict.fromkeys(GROUND, 0) | dict.fromkeys(ROOMS, 1) | dict.fromkeys(CONDUCTORS, 2) | dict.fromkeys(EDGES, 3)
 

@@ -1,0 +1,388 @@
+# cython: language_level=3, nonecheck=True
+"""The parser of the wire: one HTTP/1.1 answer, strictly, as its bytes arrive.
+
+It knows no clock, no socket and no future, so every rule can be tested byte by byte; `_wire` feeds it.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.string cimport memchr, memcmp, memcpy
+
+cdef extern from "<string.h>" nogil:
+    void *memmem(const void *haystack, size_t size, const void *needle, size_t length)
+
+cdef extern from "<strings.h>" nogil:
+    int strncasecmp(const char *left, const char *right, size_t size)
+
+cdef enum:
+    HEAD_MAX = 64 * 1024
+    LINES_MAX = 200
+    INTERIM_MAX = 8
+    EXTENSION_MAX = 256
+    TRAILER_MAX = 8 * 1024
+
+cdef unsigned char TOKEN[256]
+for _code in range(256):
+    TOKEN[_code] = chr(_code) in "!#$%&'*+-.^_`|~" or (_code < 128 and chr(_code).isalnum())
+
+
+cdef class Reply:
+    """One answer, parsed as it arrives. It knows no clock, no socket and no future."""
+
+    def __init__(self, bint bodiless=False):
+        self.bodiless = bodiless
+        self.parts = []
+
+    @property
+    def complete(self):
+        return self.state == DONE
+
+    cpdef int feed(self, bytes data) except -1:
+        """Take what has arrived; a fault shows in `kind`, and what was decoded before it stays readable."""
+        cdef Py_ssize_t at = 0
+        cdef Py_ssize_t size
+        if self.state == HEAD:
+            if self.partial is not None:
+                data = self.gather(data)
+                if data is None:
+                    return 0
+            at = self.heads(data)
+        size = PyBytes_GET_SIZE(data)
+        if at >= size or self.state == HEAD or self.state == BROKEN:
+            return 0
+        if self.state == LENGTH:
+            if self.left < <unsigned long long>(size - at):
+                self.surplus = True
+                size = at + <Py_ssize_t>self.left
+            self.left -= size - at
+            self.append(data, at, size)
+            if self.left == 0:
+                self.state = DONE
+        elif self.state == UNTIL_CLOSE:
+            self.append(data, at, size)
+        elif self.state == DONE:
+            self.surplus = True
+        else:
+            self.chunks(data, at)
+        return 0
+
+    cpdef int eof(self) except -1:
+        """The peer will say no more: an end only where the message has no other end."""
+        if self.state == UNTIL_CLOSE:
+            self.state = DONE
+        elif self.state < DONE:
+            self.fail("cut", "the connection ended before the answer did")
+        return 0
+
+    cpdef bytes take(self):
+        """Everything that has arrived and was not read yet, as one bytes object."""
+        cdef bytes data
+        if len(self.parts) == 1:
+            data = self.parts.pop()
+        else:
+            data = b"".join(self.parts)
+            self.parts.clear()
+        self.unread = 0
+        return data
+
+    def header(self, bytes name not None):
+        """The first value of a header, or None."""
+        if self.head is None:
+            return None
+        cdef const char *wanted = PyBytes_AS_STRING(name)
+        cdef const char *line = PyBytes_AS_STRING(self.head)
+        cdef const char *end = line + PyBytes_GET_SIZE(self.head)
+        cdef const char *feed = <const char *>memchr(line, b"\n", end - line)
+        cdef Py_ssize_t width = PyBytes_GET_SIZE(name)
+        while feed != NULL:
+            line = feed + 1
+            feed = <const char *>memchr(line, b"\n", end - line)
+            if end - line > width and line[width] == b":" and strncasecmp(line, wanted, width) == 0:
+                line += width + 1
+                return line[:(feed - 1 if feed != NULL else end) - line].strip(b" \t")
+        return None
+
+    def headers(self):
+        """Every header in order, names in lower case, values without surrounding blanks."""
+        if self.head is None:
+            return []
+        pairs = []
+        for line in self.head.split(b"\r\n")[1:]:
+            key, _, value = line.partition(b":")
+            pairs.append((key.lower(), value.strip(b" \t")))
+        return pairs
+
+    cdef int append(self, bytes data, Py_ssize_t at, Py_ssize_t end) except -1:
+        if at == 0 and end == PyBytes_GET_SIZE(data):
+            self.parts.append(data)
+        else:
+            self.parts.append(PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + at, end - at))
+        self.unread += end - at
+        return 0
+
+    cdef int fail(self, str kind, str words, bint timed_out=False) except -1:
+        if self.state < DONE:
+            self.state = BROKEN
+            self.kind = kind
+            self.words = words
+            self.timed_out = timed_out
+            self.partial = None
+        return 0
+
+    cdef bytes gather(self, bytes data):
+        """Add to a partial head; all of it once its end is in it, else None."""
+        self.partial += data
+        cdef const char *start = self.partial
+        cdef Py_ssize_t size = len(self.partial)
+        # Four bytes may be split three to one, and nothing is searched twice however small the segments are.
+        cdef Py_ssize_t at = max(self.searched - 3, 0)
+        if memmem(start + at, size - at, b"\r\n\r\n", 4) == NULL:
+            self.unfinished(start, at, size)
+            self.searched = size
+            return None
+        data = bytes(self.partial)
+        self.partial = None
+        return data
+
+    cdef int unfinished(self, const char *start, Py_ssize_t at, Py_ssize_t size) except -1:
+        """A head whose end has not come: refuse at once what can never become one."""
+        cdef const char *feed
+        if size >= HEAD_MAX:
+            return self.fail("protocol", "the head is longer than 64 KiB")
+        if memcmp(start, b"HTTP/1.", min(size, 7)) != 0:
+            return self.fail("protocol", "the first line is not an HTTP/1.1 status line")
+        while True:
+            feed = <const char *>memchr(start + at, b"\n", size - at)
+            if feed == NULL:
+                return 0
+            if feed == start or feed[-1] != b"\r":
+                return self.fail("protocol", "a line of the head ends without a carriage return")
+            at = feed - start + 1
+
+    cdef Py_ssize_t heads(self, bytes data) except -1:
+        """Read interim heads and the final one; where the body starts in `data`."""
+        cdef const char *start = PyBytes_AS_STRING(data)
+        cdef const char *found
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data), at = 0, end
+        while True:
+            found = <const char *>memmem(start + at, size - at, b"\r\n\r\n", 4)
+            if found == NULL:
+                self.unfinished(start + at, 0, size - at)
+                if self.state == HEAD:
+                    self.partial = bytearray(data[at:])
+                    self.searched = size - at
+                return size
+            end = found - start
+            if end - at > HEAD_MAX - 4:
+                self.fail("protocol", "the head is longer than 64 KiB")
+            else:
+                self.read_head(start + at, start + end)
+            if self.state == BROKEN:
+                return size
+            if self.state != HEAD:
+                self.head = data[at:end]
+                return end + 4
+            at = end + 4
+
+    cdef int read_head(self, const char *line, const char *end) except -1:
+        """One head from its status line to `end`; the state moves on unless it was an interim one."""
+        cdef const char *feed
+        cdef const char *stop
+        cdef const char *colon
+        cdef Py_ssize_t width
+        cdef int status, lines = 0
+        cdef bint old, closing = False, chunked = False, coded = False, counted = False
+        cdef unsigned long long length = 0
+        if memchr(line, 0, end - line) != NULL:
+            return self.fail("protocol", "a NUL byte in the head")
+
+        stop = self.line_end(line, end)
+        if stop == NULL:
+            return 0
+        width = stop - line
+        if (
+            width < 12
+            or memcmp(line, b"HTTP/1.", 7) != 0
+            or (line[7] != b"1" and line[7] != b"0")
+            or line[8] != b" "
+            or not (b"0" <= line[9] <= b"9" and b"0" <= line[10] <= b"9" and b"0" <= line[11] <= b"9")
+            or (width > 12 and line[12] != b" ")
+        ):
+            return self.fail("protocol", "the first line is not an HTTP/1.1 status line")
+        old = line[7] == b"0"
+        status = (line[9] - 48) * 100 + (line[10] - 48) * 10 + line[11] - 48
+        if not 100 <= status <= 599 or status == 101:
+            return self.fail("protocol", "a status outside 100 to 599, or 101")
+
+        while stop < end:
+            line = stop + 2
+            stop = self.line_end(line, end)
+            if stop == NULL:
+                return 0
+            lines += 1
+            if lines > LINES_MAX:
+                return self.fail("protocol", "more than 200 header lines")
+            colon = line
+            while colon < stop and TOKEN[<unsigned char>colon[0]]:
+                colon += 1
+            if colon == line or colon == stop or colon[0] != b":":
+                return self.fail("protocol", "a header name is not a token")
+            width = colon - line
+            # The only lengths of names that decide anything; `feed` and `stop` are the value without its blanks.
+            if width != 10 and width != 14 and width != 16 and width != 17:
+                continue
+            feed = colon + 1
+            colon = stop
+            while feed < colon and (feed[0] == b" " or feed[0] == b"\t"):
+                feed += 1
+            while feed < colon and (colon[-1] == b" " or colon[-1] == b"\t"):
+                colon -= 1
+            if width == 10 and strncasecmp(line, b"connection", 10) == 0:
+                closing = closing or has_close(feed, colon)
+            elif width == 14 and strncasecmp(line, b"content-length", 14) == 0:
+                if counted or not 1 <= colon - feed <= 18:
+                    return self.fail("protocol", "content-length is repeated or not a length")
+                counted = True
+                while feed < colon:
+                    if not b"0" <= feed[0] <= b"9":
+                        return self.fail("protocol", "content-length is repeated or not a length")
+                    length = length * 10 + <unsigned char>feed[0] - 48
+                    feed += 1
+            elif width == 16 and strncasecmp(line, b"content-encoding", 16) == 0:
+                coded = coded or (colon > feed and (colon - feed != 8 or strncasecmp(feed, b"identity", 8) != 0))
+            elif width == 17 and strncasecmp(line, b"transfer-encoding", 17) == 0:
+                if chunked or old or colon - feed != 7 or strncasecmp(feed, b"chunked", 7) != 0:
+                    return self.fail("protocol", "transfer-encoding is not exactly one `chunked`")
+                chunked = True
+
+        if chunked and counted:
+            return self.fail("protocol", "both content-length and transfer-encoding")
+        if status < 200:
+            self.interim += 1
+            if self.interim > INTERIM_MAX:
+                return self.fail("protocol", "more than 8 interim answers")
+            return 0
+        self.keep = not (old or closing)
+        if self.bodiless or status == 204 or status == 304:
+            self.state = DONE
+        elif coded:
+            return self.fail("encoding", "the answer has a content-encoding, and none was asked for")
+        elif chunked:
+            self.state = SIZE
+        elif counted:
+            self.left = length
+            self.state = LENGTH if length else DONE
+        elif self.keep:
+            return self.fail("protocol", "no length, and the connection is to stay open")
+        else:
+            self.until_close = True
+            self.state = UNTIL_CLOSE
+        self.status = status
+        return 0
+
+    cdef const char *line_end(self, const char *line, const char *end) except? NULL:
+        """The carriage return that ends a line, or NULL when the line has another, or a line feed of its own."""
+        cdef const char *feed = <const char *>memchr(line, b"\n", end - line)
+        cdef const char *stop = end if feed == NULL else feed - 1
+        if stop < line or stop[0] != b"\r" or memchr(line, b"\r", stop - line) != NULL:
+            self.fail("protocol", "a line of the head has a bare carriage return or line feed")
+            return NULL
+        return stop
+
+    cdef int chunks(self, bytes data, Py_ssize_t at) except -1:
+        """Decode chunked framing from `at` on; all content of one segment becomes one part."""
+        cdef const unsigned char *start = <const unsigned char *>PyBytes_AS_STRING(data)
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data), run, room = 0, filled = 0
+        cdef bytes out = None
+        cdef char *into = NULL
+        cdef unsigned char c
+        cdef int digit
+        while at < size and self.state < DONE:
+            if self.state == DATA:
+                run = size - at
+                if self.left < <unsigned long long>run:
+                    run = <Py_ssize_t>self.left
+                if into == NULL:
+                    room = size - at
+                    out = PyBytes_FromStringAndSize(NULL, room)
+                    into = PyBytes_AS_STRING(out)
+                memcpy(into + filled, start + at, run)
+                filled += run
+                at += run
+                self.left -= run
+                if self.left == 0:
+                    self.state = DATA_CR
+                continue
+            c = start[at]
+            at += 1
+            if self.state == SIZE:
+                digit = hex_digit(c)
+                if digit >= 0:
+                    self.digits += 1
+                    if self.digits > 16 or self.left >> 58:
+                        self.fail("protocol", "a chunk size is too long")
+                    self.left = self.left * 16 + digit
+                elif self.digits and c == b"\r":
+                    self.state = SIZE_LF
+                elif self.digits and c == b";":
+                    self.spare = 1
+                    self.state = EXTENSION
+                else:
+                    self.fail("protocol", "a chunk size is not hexadecimal")
+            elif self.state == EXTENSION:
+                self.spare += 1
+                if c == b"\r":
+                    self.state = SIZE_LF
+                elif c == b"\n" or c == 0 or self.spare > EXTENSION_MAX:
+                    self.fail("protocol", "a chunk extension is malformed or longer than 256 bytes")
+            elif self.state == TRAILER and c == b"\r":
+                self.state = LAST_LF
+            elif self.state == TRAILER or self.state == TRAILER_LINE:
+                self.spare += 1
+                self.state = TRAILER_LF if c == b"\r" else TRAILER_LINE
+                if c == b"\n" or c == 0 or self.spare > TRAILER_MAX:
+                    self.fail("protocol", "the trailers are malformed or longer than 8 KiB")
+            elif self.state == DATA_CR:
+                self.state = DATA_LF
+                if c != b"\r":
+                    self.fail("protocol", "a chunk does not end where its size says")
+            elif c != b"\n":
+                self.fail("protocol", "a line of chunk framing ends without a line feed")
+            elif self.state == SIZE_LF:
+                self.digits = self.spare = 0
+                self.state = DATA if self.left else TRAILER
+            elif self.state == DATA_LF:
+                self.state = SIZE
+            elif self.state == TRAILER_LF:
+                self.state = TRAILER
+            else:
+                self.state = DONE
+        self.surplus = self.state == DONE and at < size
+        if filled:
+            self.append(out, 0, filled)
+        return 0
+
+
+cdef inline int hex_digit(unsigned char c) noexcept:
+    if b"0" <= c <= b"9":
+        return c - 48
+    c |= 32
+    return c - 87 if b"a" <= c <= b"f" else -1
+
+
+cdef bint has_close(const char *at, const char *end) noexcept:
+    """Whether a comma-separated list names `close`."""
+    cdef const char *comma
+    cdef const char *stop
+    while at < end:
+        comma = <const char *>memchr(at, b",", end - at)
+        stop = comma if comma != NULL else end
+        while at < stop and (at[0] == b" " or at[0] == b"\t"):
+            at += 1
+        if stop - at >= 5 and strncasecmp(at, b"close", 5) == 0:
+            at += 5
+            while at < stop and (at[0] == b" " or at[0] == b"\t"):
+                at += 1
+            if at == stop:
+                return True
+        at = stop + 1
+    return False

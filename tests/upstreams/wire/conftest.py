@@ -1,0 +1,93 @@
+"""What the wire's tests share: scripted upstreams, both event loops, and a pool that must be clean at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from fastroute.upstreams.pool import Deadlines, Origin, Pool, request_head
+
+# Test folders are no packages, so the kit is loaded by its path.
+_spec = importlib.util.spec_from_file_location("scripted_upstream", Path(__file__).with_name("scripted.py"))
+assert _spec is not None
+assert _spec.loader is not None
+_kit = importlib.util.module_from_spec(_spec)
+sys.modules[_spec.name] = _kit
+_spec.loader.exec_module(_kit)
+scripted = _kit.scripted
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def run(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Runs an async test on either loop, bounded in time, and fails it on anything the loop had to report."""
+
+    def run(test: Callable[[], Awaitable[Any]], within: float = 20) -> Any:
+        reports: list[dict[str, Any]] = []
+
+        async def bounded() -> Any:
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+            async with asyncio.timeout(within):
+                return await test()
+
+        factory = uvloop.new_event_loop if request.param == "uvloop" else None
+        with asyncio.Runner(loop_factory=factory) as runner:
+            result = runner.run(bounded())
+        assert reports == []
+        return result
+
+    return run
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], Any]], Awaitable[None]]:
+    """Waits for what another thread or another turn of the loop brings about; the test's own bound ends it."""
+
+    async def until(condition: Callable[[], Any]) -> None:
+        while not condition():  # noqa: ASYNC110 (what other threads bring about has no event here)
+            await asyncio.sleep(0.002)
+
+    return until
+
+
+class Wire:
+    """A pool pointed at one scripted upstream."""
+
+    def __init__(self, upstream: Any, **options: Any) -> None:
+        self.upstream = upstream
+        self.pool = Pool(**{name: options.pop(name) for name in ("idle_ms", "resolver") if name in options})
+        options = {"scheme": "https" if upstream.tls else "http", "host": "127.0.0.1", "port": upstream.port} | options
+        self.origin = Origin(**options)
+
+    async def post(self, body: bytes = b"{}", *, method: str = "POST", **deadlines: int | None) -> Any:
+        within = {"connect_ms": 2000, "first_chunk_ms": 5000, "idle_ms": 5000, "total_ms": 10_000} | deadlines
+        head = request_head(method, "/v1/chat", self.origin.authority, [])
+        return await self.pool.exchange(self.origin, head, body, Deadlines(**within))
+
+    @property
+    def state(self) -> tuple[int, int, int, int]:
+        """(in use, idle, waiting, opening)."""
+        return self.pool.in_use, self.pool.idle, self.pool.waiting, self.pool.opening
+
+
+@pytest.fixture
+def wired() -> Callable[..., Any]:
+    """`async with wired(upstream) as wire`: a pool for one upstream, closed at the end with every slot free."""
+
+    @asynccontextmanager
+    async def wired(upstream: Any, **options: Any) -> AsyncIterator[Wire]:
+        wire = Wire(upstream, **options)
+        try:
+            yield wire
+        finally:
+            await wire.pool.aclose()
+        assert wire.state == (0, 0, 0, 0), wire.pool
+
+    return wired

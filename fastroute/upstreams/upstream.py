@@ -1,0 +1,129 @@
+"""An upstream as the relay uses it: one provider or one endpoint, its dialect, its key and its ready-made heads.
+
+The key is bound to the host it was given for: it goes into heads made here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from fastroute.upstreams.dialect import Dialect
+from fastroute.upstreams.pool import Deadlines, Origin, Pool, request_head
+
+# Heads are made once; a caller that sends its own pass-through headers gets one made for it.
+_HEADS_MAX = 256
+
+
+class Exchange(Protocol):
+    """One request under way and its answer, over a socket or in this process."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def sent(self) -> bool: ...
+
+    @property
+    def complete(self) -> bool:
+        """The whole answer has arrived, read or not."""
+
+    def header(self, name: bytes) -> bytes | None: ...
+
+    def answer(self) -> bool:
+        """Whether the final head is here; raises the fault when it will not come."""
+
+    def coming(self) -> Awaitable[None]:
+        """Done once `answer` has something to say. Whoever awaits it stops the exchange if that is cancelled."""
+
+    async def read(self, limit: int = ...) -> bytes: ...
+
+    async def chunk(self) -> bytes:
+        """Everything that has arrived; nothing at the clean end."""
+
+    def committed(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class Upstream(Protocol):
+    """What an attempt is made on."""
+
+    name: str
+    display: str
+    dialect: Dialect
+    native_responses: bool
+
+    def begin(
+        self, operation: str, model: str, stream: bool, passed: Mapping[str, str], body: bytes, deadlines: Deadlines
+    ) -> Exchange:
+        """The request is on its way; the caller waits for the answer's head, and may leave before it."""
+
+    def without_key(self, text: str) -> str:
+        """A provider's words without the key it was asked with, which some of them repeat."""
+
+
+class Remote:
+    """An upstream behind a base URL."""
+
+    def __init__(
+        self,
+        name: str,
+        display: str,
+        dialect: Dialect,
+        base_url: str,
+        key: str | None,
+        pool: Pool,
+        *,
+        native_responses: bool = False,
+    ) -> None:
+        self.name = name
+        self.display = display
+        self.dialect = dialect
+        self.native_responses = native_responses
+        parts = urlsplit(base_url)
+        assert parts.hostname is not None
+        self._pool = pool
+        self._prefix = parts.path.rstrip("/")
+        self._host = parts.netloc
+        self.origin = Origin(parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+        self._key = key
+        self._heads: dict[tuple[str, str, bool], bytes] = {}
+
+    def __repr__(self) -> str:
+        return f"Remote({self.name} at {self._host})"
+
+    def begin(
+        self, operation: str, model: str, stream: bool, passed: Mapping[str, str], body: bytes, deadlines: Deadlines
+    ) -> Exchange:
+        if passed:
+            head = self._head(operation, model, stream, passed)
+        else:
+            made = (operation, model, stream)
+            head = self._heads.get(made, b"")
+            if not head:
+                if len(self._heads) >= _HEADS_MAX:
+                    self._heads.clear()
+                head = self._heads[made] = self._head(operation, model, stream, passed)
+        return self._pool.begin(self.origin, head, body, deadlines)
+
+    def without_key(self, text: str) -> str:
+        key = self._key
+        if key is None:
+            return text
+        text = text.replace(key, "***")
+        # A long message was cut short, and the key may have stood at the cut.
+        body = text.removesuffix("...")
+        if body is not text:
+            for size in range(min(len(key), len(body)), 3, -1):
+                if body.endswith(key[:size]):
+                    return f"{body[:-size]}***..."
+        return text
+
+    def _head(self, operation: str, model: str, stream: bool, passed: Mapping[str, str]) -> bytes:
+        # An operation that is a path itself is the provider's affair alone.
+        asked = operation if operation.startswith("/") else self.dialect.path(operation, model, stream)
+        path = self._prefix + asked
+        headers = self.dialect.headers(self._key, passed)
+        return request_head("POST", path, self._host, [(name.decode(), value.decode()) for name, value in headers])

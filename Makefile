@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml setup.py $(shell find fastroute -name '*.p[yx][xdi]')
 
-.PHONY: run test lint bench torture clean
+.PHONY: run test lint bench torture clients clean
 
 # The gateway with simulated providers: no keys, no services.
 run: .venv/.built
@@ -27,6 +27,10 @@ bench: .venv/.tested
 # The long versions of the proofs in `test`.
 torture: .venv/.tested
 	FASTROUTE_TORTURE=1 $(BIN)/python -m pytest -q
+
+# Other people's clients, in environments of their own, against a demo gateway; it needs a package index.
+clients: .venv/.built
+	$(BIN)/python tests/clients/run.py
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -8,7 +8,8 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 version = re.search(r'^version = "(.+)"', Path("pyproject.toml").read_text(), re.MULTILINE)
-assert version, "pyproject.toml names no version"
+if version is None:
+    raise SystemExit("pyproject.toml names no version")
 
 # -g0: the default build carries a megabyte of debug data.
 flags = ["-O3", "-g0", f'-DFASTROUTE_VERSION="{version[1]}"', *os.environ.get("FASTROUTE_CFLAGS", "").split()]

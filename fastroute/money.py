@@ -59,5 +59,5 @@ def usd_from_picodollars(picodollars: int) -> str:
 
 
 def _trimmed(rest: int, width: int, least: int) -> str:
-    digits = f"{rest:0{width}d}"
-    return digits[:least] + digits[least:].rstrip("0")
+    digits = f"{rest:0{width}d}".rstrip("0")
+    return digits if len(digits) >= least else digits.ljust(least, "0")

@@ -15,7 +15,7 @@ from fastroute import _core
 from fastroute.domain import EXCLUSIONS, Descriptor, Entry, NoCandidate, Placement, Snapshot, Verdict
 from fastroute.routing.catalog import CAPABILITY_BITS, RUNTIME_INDEX, Catalog
 from fastroute.routing.chat import Facts, facts_of_descriptor
-from fastroute.routing.rankers import Cheapest, Ordered, Pinned, Ranker, Ranking
+from fastroute.routing.rankers import Cheapest, Ordered, Pinned, Ranker, Ranking, Tiers
 
 
 class Route(Struct, frozen=True):
@@ -125,9 +125,12 @@ def place(
 def reasons_of(decision: Decision, chosen: Entry, route: Route) -> tuple[str, ...]:
     """Why the chosen one; a route whose first choice was filtered out says that a backup runs."""
     ranker = route.ranker
-    if isinstance(ranker, Ordered) and decision.ranking.reasons == ("route_primary",) and chosen.id != ranker.order[0]:
-        return ("route_backup",)
-    return decision.ranking.reasons
+    first = None
+    if isinstance(ranker, Ordered) and decision.ranking.reasons == ("route_primary",):
+        first = ranker.order[0]
+    elif isinstance(ranker, Tiers) and decision.ranking.reasons == ("default_small",):
+        first = ranker.small
+    return decision.ranking.reasons if first in (None, chosen.id) else ("route_backup",)
 
 
 def projected_microdollars(descriptor: Descriptor, catalog: Catalog, row: int) -> int | None:

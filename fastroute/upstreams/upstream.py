@@ -14,6 +14,8 @@ from fastroute.upstreams.pool import Deadlines, Origin, Pool, request_head
 
 # Heads are made once; a caller that sends its own pass-through headers gets one made for it.
 _HEADS_MAX = 256
+# Every open stream holds a connection of its own, and a worker holds thousands of streams.
+CONNECTIONS_MAX = 8192
 
 
 class Exchange(Protocol):
@@ -87,7 +89,8 @@ class Remote:
         self._pool = pool
         self._prefix = parts.path.rstrip("/")
         self._host = parts.netloc
-        self.origin = Origin(parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        self.origin = Origin(parts.scheme, parts.hostname, port, connections_max=CONNECTIONS_MAX)
         self._key = key
         self._heads: dict[tuple[str, str, bool], bytes] = {}
 

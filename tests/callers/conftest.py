@@ -85,7 +85,7 @@ def answer(usage):
 
 @pytest.fixture(scope="session")
 def tool_call():
-    def make(arguments='{"city":"Oslo"}', id="call_1", name="weather", **more):  # noqa: A002 - the field's own name
+    def make(arguments='{"city":"Oslo"}', id="call_1", name="weather", **more):
         return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}, **more}
 
     return make

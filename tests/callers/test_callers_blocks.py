@@ -11,7 +11,7 @@ def told(blocks, chunks):
     return [(op, block.kind, block.name, text) for op, block, text in events]
 
 
-def call(index=None, id=None, name=None, arguments=None):  # noqa: A002 - the field's own name
+def call(index=None, id=None, name=None, arguments=None):
     made = {"function": {}}
     if index is not None:
         made["index"] = index

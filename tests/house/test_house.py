@@ -19,7 +19,20 @@ PACKAGE = ROOT / "fastroute"
 
 GROUND = {"_core", "_scan", "domain", "errors", "clock", "money", "config"}
 ROOMS = {"routing", "lanes", "ledger", "upstreams", "callers", "metrics", "logs"}
-CONDUCTORS = {"gateway", "relay", "outcomes", "pipes", "bodies", "settle", "call", "ids", "assembly", "supervisor"}
+CONDUCTORS = {
+    "gateway",
+    "relay",
+    "outcomes",
+    "opaque",
+    "mending",
+    "pipes",
+    "bodies",
+    "settle",
+    "call",
+    "ids",
+    "assembly",
+    "supervisor",
+}
 EDGES = {"cli", "web", "__main__", "__init__"}
 LEVEL = dict.fromkeys(GROUND, 0) | dict.fromkeys(ROOMS, 1) | dict.fromkeys(CONDUCTORS, 2) | dict.fromkeys(EDGES, 3)
 
@@ -150,9 +163,13 @@ def test_importing_fastroute_has_no_effects():
 import sys, threading
 before = set(sys.modules)
 events = []
-sys.addaudithook(lambda event, args: events.append((event, args)) if event in ("socket.connect", "socket.bind", "os.putenv", "subprocess.Popen", "os.mkdir") else None)
+WATCHED = ("socket.connect", "socket.bind", "os.putenv", "subprocess.Popen", "os.mkdir")
+sys.addaudithook(lambda event, args: events.append((event, args)) if event in WATCHED else None)
 opened = []
-sys.addaudithook(lambda event, args: opened.append(args[0]) if event == "open" and isinstance(args[1], str) and any(c in args[1] for c in "wax+") else None)
+def watch(event, args):
+    if event == "open" and isinstance(args[1], str) and set("wax+") & set(args[1]):
+        opened.append(args[0])
+sys.addaudithook(watch)
 import fastroute
 assert not events, events
 assert not opened, opened

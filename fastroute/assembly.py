@@ -1,0 +1,105 @@
+"""Putting one worker together: configuration and registry in, a gateway with its upstreams out."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from fastroute.config import KNOWN_PROVIDERS, Config, Provider
+from fastroute.domain import Entry
+from fastroute.errors import CatalogError
+from fastroute.gateway import Gateway
+from fastroute.ledger.registry import registry_rows
+from fastroute.logs import Logs
+from fastroute.metrics import Metrics
+from fastroute.routing.build import directory_of
+from fastroute.routing.directory import Directory
+from fastroute.upstreams.anthropic import Anthropic
+from fastroute.upstreams.demo import DEMO_MODELS, DemoUpstream, demo_routes
+from fastroute.upstreams.dialect import Dialect
+from fastroute.upstreams.google import Google
+from fastroute.upstreams.inprocess import DummyUpstream
+from fastroute.upstreams.openai import OpenAI
+from fastroute.upstreams.pool import Pool
+from fastroute.upstreams.upstream import Remote, Upstream
+
+# Providers that answer /v1/responses themselves.
+NATIVE_RESPONSES = frozenset({"openai"})
+
+
+def assemble(config: Config, number: int, log: Logs | None = None) -> Gateway:
+    """The gateway of one worker."""
+    config = with_demo(config)
+    directory = directory_for(config)
+    upstreams = Upstreams(config, Pool())
+    metrics = Metrics.open(config.state_dir / "run" / "metrics", number)
+    if log is not None:
+        log.on_drop = metrics.events_dropped.inc
+    return Gateway(config, directory, upstreams.of, metrics, log)
+
+
+def directory_for(config: Config) -> Directory:
+    """Every name this configuration and its registry answer to."""
+    return directory_of(
+        config,
+        registry_rows(config.database_path),
+        built_in=DEMO_MODELS if config.demo else (),
+        built_in_aliases=demo_routes() if config.demo else None,
+    )
+
+
+def with_demo(config: Config) -> Config:
+    """With `--demo`, `auto` chooses between simulated models unless somebody chose others."""
+    chosen = {setting.name: setting.source for setting in config.effective}
+    if not config.demo or chosen["auto.small"] != "default" or chosen["auto.medium"] != "default":
+        return config
+    return replace(config, auto=replace(config.auto, small="demo-small", medium="demo-medium"))
+
+
+class Upstreams:
+    """Every upstream of one worker, made when an entry first asks for it."""
+
+    def __init__(self, config: Config, pool: Pool) -> None:
+        self._config = config
+        self.pool = pool
+        self._made: dict[tuple[str, str | None], Upstream] = {}
+
+    def of(self, entry: Entry) -> Upstream:
+        made = (entry.ref.provider, entry.endpoint)
+        upstream = self._made.get(made)
+        if upstream is None:
+            upstream = self._made[made] = self._make(entry)
+        return upstream
+
+    def _make(self, entry: Entry) -> Upstream:
+        name = entry.ref.provider
+        provider = self._config.providers.get(name)
+        known = KNOWN_PROVIDERS.get(name)
+        dialect_name = provider.dialect if provider else known.dialect if known else "openai"
+        if name == "dummy" or dialect_name == "dummy":
+            return DummyUpstream()
+        if name == "demo" or dialect_name == "demo":
+            return DemoUpstream()
+        base_url = entry.endpoint or (provider.base_url if provider else known.base_url if known else None)
+        if base_url is None:
+            raise CatalogError(f"entry {entry.id!r}: provider {name!r} has no address")
+        return Remote(
+            name,
+            provider.display if provider else known.display if known else name,
+            _dialect(name, dialect_name, provider, entry),
+            base_url.rstrip("/").removesuffix("/v1"),
+            provider.api_key.reveal() if provider and provider.api_key and entry.endpoint is None else None,
+            self.pool,
+            native_responses=name in NATIVE_RESPONSES,
+        )
+
+
+def _dialect(name: str, dialect: str, provider: Provider | None, entry: Entry) -> Dialect:
+    if dialect == "anthropic":
+        return Anthropic()
+    if dialect == "google":
+        return Google()
+    # The registry's local agents have one endpoint of their own; a local server from the file speaks OpenAI's paths.
+    from_file = provider is not None and ":" in provider.base_url_source
+    if name == "local" and (entry.endpoint is not None or not from_file):
+        return OpenAI(chat_path="/infer")
+    return OpenAI()

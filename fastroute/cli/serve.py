@@ -1,0 +1,66 @@
+"""`fastroute serve`: the gateway as a service."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from fastroute.cli.exits import fail
+from fastroute.config import Config, load
+from fastroute.config.findings import is_loopback
+from fastroute.errors import ConfigError, FastrouteError, Problem
+from fastroute.supervisor import Supervisor
+
+
+def refuse_open_house(config: Config) -> None:
+    """Without a key everybody who reaches the port spends the operator's money: then only this machine may reach it."""
+    if config.auth.router_key is None and not is_loopback(config.server.host):
+        place = "server.host"
+        raise ConfigError(
+            [Problem(place, f"{config.server.host} is reachable from outside and no key is set; set ROUTER_API_KEY")]
+        )
+
+
+@click.command("serve")
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="The fastroute.yaml to serve.")
+@click.option("--host", default=None, help="The address to listen on (default 127.0.0.1).")
+@click.option("--port", type=int, default=None, help="The port to listen on (default 8000).")
+@click.option("--workers", type=int, default=None, help="Worker processes (default: one for each core).")
+@click.option("--state-dir", default=None, help="Where books, keys and sockets are kept (default ./data).")
+@click.option("--demo", is_flag=True, default=None, help="Serve simulated providers: no keys, no network.")
+def command(
+    config_path: Path | None,
+    host: str | None,
+    port: int | None,
+    workers: int | None,
+    state_dir: str | None,
+    demo: bool | None,
+) -> None:
+    """Serve the gateway until SIGTERM or Ctrl-C; a second one does not wait for open streams."""
+    given = {
+        "server.host": host,
+        "server.port": port,
+        "server.workers": workers,
+        "state_dir": state_dir,
+        "demo": demo,
+    }
+    # The supervisor speaks to the terminal alone; a writer's thread must not be running when workers are forked.
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    try:
+        config = load(config_path, os.environ, {name: value for name, value in given.items() if value is not None})
+        # The worker's world (server, loop, application) is imported here once and inherited by every fork.
+        from fastroute.assembly import directory_for, with_demo
+        from fastroute.metrics import prepare
+        from fastroute.web.worker import work
+
+        # What cannot be served is said here, once, and not by every worker in turn.
+        directory_for(with_demo(config))
+        prepare(config.state_dir / "run" / "metrics")
+        refuse_open_house(config)
+        sys.exit(Supervisor(config, config.server.workers, work).run())
+    except FastrouteError as error:
+        fail(error)

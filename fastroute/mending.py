@@ -1,0 +1,65 @@
+"""Servers that only nearly speak OpenAI's chat: looked over in passing, and mended where known clients would trip.
+
+A good answer passes byte for byte, at the price of a few searches for bytes. What trips clients: fields that are
+missing, finish reasons nobody knows, usage without choices, tool calls without an index or with their name repeated.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from fastroute import _scan
+from fastroute.call import Call
+from fastroute.pipes import ChatPipe
+from fastroute.upstreams.dialect import FINISH_REASONS, ChatStream, ProviderError
+
+_NEEDED: Final = (b'"id"', b'"object"', b'"created"', b'"model"', b'"choices"')
+_USAGE: Final = re.compile(rb'"usage"\s*:\s*\{')
+_ODD_FINISH: Final = re.compile(
+    rb'"finish_reason"\s*:\s*+(?!null\b|"(?:%s)")' % b"|".join(word.encode() for word in sorted(FINISH_REASONS))
+)
+
+
+def trips(call: Call, body: bytes) -> bool:
+    """Whether a whole chat answer must be made anew. A name inside a text is escaped, so it is never taken for a field."""
+    if call.surface.name != "chat":
+        return False
+    if _USAGE.search(body) is None or _ODD_FINISH.search(body) is not None:
+        return True
+    return any(name not in body for name in _NEEDED)
+
+
+class MendingPipe(ChatPipe):
+    """A chat stream that is mended from its first doubtful event on."""
+
+    def __init__(self, stream: ChatStream, *, hide_usage: bool, several: bool) -> None:
+        super().__init__(hide_usage=hide_usage, several=several)
+        self._stream = stream
+        self._splitter: _scan.EventSplitter | None = None
+        self._begun = False
+
+    @property
+    def error(self) -> ProviderError | None:
+        return super().error or self._stream.error
+
+    def feed(self, data: bytes) -> bytes:
+        out = super().feed(data)
+        if self._splitter is None:
+            if not self._doubtful(out):
+                return out
+            self._splitter = _scan.EventSplitter()
+        return b"".join(
+            chunk for event, payload in self._splitter.feed(out) for chunk in self._stream.feed(event, payload)
+        )
+
+    def _doubtful(self, out: bytes) -> bool:
+        if not self._begun and b"data" in out:
+            # A server that fills its first chunk fills them all.
+            self._begun = True
+            if any(name not in out for name in _NEEDED):
+                return True
+        if b'"tool_calls"' in out or (b'"usage"' in out and _USAGE.search(out) is not None):
+            return True
+        reason = self._scanner.finish_reason
+        return reason is not None and reason not in FINISH_REASONS

@@ -1,0 +1,1 @@
+"""The web room: endpoints decode, call a conductor and encode; no rule lives here."""

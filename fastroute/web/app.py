@@ -1,0 +1,175 @@
+"""The application: a Starlette app whose data plane is reached before the router, and whose other routes are a list."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from fastroute import __version__
+from fastroute.assembly import assemble
+from fastroute.callers import CALLERS
+from fastroute.callers import models as shapes
+from fastroute.config import Config
+from fastroute.gateway import Gateway
+from fastroute.logs import Logs
+from fastroute.metrics import CONTENT_TYPE
+from fastroute.relay import Failed
+from fastroute.web.data import DataPlane
+from fastroute.web.envelope import JSON, caller_of, error
+
+# Where clients that add /v1 themselves post to.
+_ANTHROPIC: Final = frozenset({"/v1/messages", "/v1/messages/count_tokens"})
+
+
+class Application(Starlette):
+    """One worker's application; `ready` is what a load balancer is told."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self.data = DataPlane(gateway)
+        self.ready = True
+        super().__init__(
+            routes=[
+                Route("/", _root),
+                Route("/healthz", _live),
+                Route("/health", _health),
+                Route("/readyz", _ready),
+                Route("/metrics", _metrics),
+                Route("/v1/models", _models),
+                Route("/v1beta/models", _models),
+                Route("/openai/v1/models", _models),
+                Route("/anthropic/v1/models", _models),
+                Route("/v1/models/{id:path}", _model),
+                Route("/v1beta/models/{id:path}", _model),
+            ],
+            exception_handlers={HTTPException: _http_error, Failed: _failed},
+        )
+        self.router.redirect_slashes = False  # an answer for one path is none for another
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and b"%" in scope["raw_path"]:
+            _as_spelled(scope)
+        if scope["type"] == "http" and scope["method"] == "POST":
+            path = scope["path"]
+            door = self.data.post(path)
+            if door is None and not self._own(path):
+                door = self.data.last_resort(path)
+            if door is not None:
+                await door(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
+
+    def _own(self, path: str) -> bool:
+        """Whether a path has a route of ours, whatever its method."""
+        return any(route.path_regex.match(path) for route in self.routes if isinstance(route, Route))
+
+    @property
+    def busy(self) -> int:
+        return len(self.data.open)
+
+
+def _as_spelled(scope: Scope) -> None:
+    """Only a model's name may be escaped: a slash that a proxy in front does not see as one shall not be one here."""
+    fixed, models, _ = scope["raw_path"].partition(b"/models/")
+    if b"%" in fixed or not models:
+        scope["path"] = scope["raw_path"].decode("latin-1")
+
+
+def _gateway(request: Request) -> Gateway:
+    app: Application = request.app
+    return app.gateway
+
+
+async def _root(request: Request) -> Response:
+    return JSON({"service": "fastroute", "version": __version__, "openai_base_url": "/v1", "models": "/v1/models"})
+
+
+async def _live(request: Request) -> Response:
+    return PlainTextResponse("ok")
+
+
+async def _ready(request: Request) -> Response:
+    return PlainTextResponse("ready") if request.app.ready else PlainTextResponse("not ready", 503)
+
+
+async def _health(request: Request) -> Response:
+    lanes = _gateway(request).health.snapshot()
+    status = "degraded" if "degraded" in lanes.values() else "ok"
+    return JSON({"status": status, "service": "fastroute", "version": __version__, "lanes": lanes})
+
+
+async def _metrics(request: Request) -> Response:
+    text = await run_in_threadpool(_gateway(request).metrics.exposition)
+    return Response(text, headers={"content-type": CONTENT_TYPE})
+
+
+async def _models(request: Request) -> Response:
+    _admitted(request)
+    entries = list(_gateway(request).listed())
+    caller = caller_of(request.headers, request.scope["path"])
+    if caller is CALLERS["messages"]:
+        return JSON(shapes.anthropic_list(entries))
+    return JSON(shapes.gemini_list(entries) if caller is not None else shapes.openai_list(entries))
+
+
+async def _model(request: Request) -> Response:
+    _admitted(request)
+    wanted = request.path_params["id"]
+    entry = next((entry for entry in _gateway(request).listed() if entry.id == wanted), None)
+    if entry is None:
+        raise Failed(
+            404, "invalid_request_error", "model_not_found", f"model {wanted!r} is not known here", param="model"
+        )
+    caller = caller_of(request.headers, request.scope["path"])
+    if caller is CALLERS["messages"]:
+        return JSON(shapes.anthropic_model(entry))
+    return JSON(shapes.gemini_model(entry) if caller is not None else shapes.openai_model(entry))
+
+
+def _admitted(request: Request) -> None:
+    """Models are shown to those who may use them."""
+    request.app.data.admit(request.scope)
+
+
+async def _failed(request: Request, fault: Exception) -> Response:
+    assert isinstance(fault, Failed)
+    if fault.closes:
+        request.app.data.count(fault)
+    return error(request, fault)
+
+
+async def _http_error(request: Request, fault: Exception) -> Response:
+    """Errors of the router itself in the asker's envelope, with the base URL that was probably meant."""
+    assert isinstance(fault, HTTPException)
+    path = request.scope["path"]
+    posted = path in request.app.data.posts
+    if fault.status_code == 405 or (fault.status_code == 404 and posted):
+        allowed = "POST" if posted else (fault.headers or {}).get("Allow", "")
+        message = f"{request.method} is not answered at {path}, only {allowed}"
+        return error(request, Failed(405, "invalid_request_error", "method_not_allowed", message), {"Allow": allowed})
+    if fault.status_code != 404:
+        return error(request, Failed(fault.status_code, "invalid_request_error", None, str(fault.detail)))
+    message = f"nothing is served at {path}{_hint(path, request.app.data)}"
+    return error(request, Failed(404, "invalid_request_error", "not_found", message))
+
+
+def _hint(path: str, data: DataPlane) -> str:
+    """Which base URL was probably meant."""
+    if path.startswith("/v1/v1/"):
+        wanted = "without /v1" if path.removeprefix("/v1") in _ANTHROPIC else "with a single /v1"
+        return f"; set the base URL {wanted}"
+    if f"/v1{path}" in data.posts or path == "/models" or path.startswith("/models/"):
+        return "; the base URL of OpenAI's clients ends in /v1"
+    return ""
+
+
+def application(config: Config, number: int = 0, log: Logs | None = None) -> Application:
+    """The application of one worker, with everything it stands on."""
+    return Application(assemble(config, number, log))

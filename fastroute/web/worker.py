@@ -1,0 +1,125 @@
+"""One worker process: an event loop, the application and an embedded Granian that feeds it.
+
+On SIGTERM readiness goes off first, then no new connection is taken, and streams get their time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import uvloop
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+
+from fastroute import logs
+from fastroute.config import Config
+from fastroute.web.app import Application, application
+
+BACKLOG = 4096
+# Half a second in which a load balancer may see that we are not ready and send its requests elsewhere.
+UNREADY_S = 0.5
+# What a request's head may take to arrive, and, since the server has one clock for both, how long a kept connection may
+# be idle: shorter than a load balancer keeps its own (60 s is usual), and requests would meet a closing connection.
+HEADERS_MS = 75_000
+# A caller that takes nothing for so long is gone, whatever its socket says.
+WRITE_S = 60.0
+_LOOK_AGAIN_S = 0.1
+# Descriptors a worker needs for itself: libraries' pipes, logs, counters, the loop's own.
+_OWN_FILES = 64
+
+log = logging.getLogger("fastroute.worker")
+
+
+def work(config: Config, number: int) -> None:
+    """Serve until SIGTERM."""
+    logging.getLogger().handlers.clear()  # the supervisor's, inherited
+    lines = logs.setup(config.log.level, config.log.path, number, secrets=config.secrets())
+    try:
+        uvloop.run(_serve(config, number, lines))
+    finally:
+        logs.shutdown()
+
+
+async def _serve(config: Config, number: int, lines: logs.Logs) -> None:
+    app = application(config, number, lines)
+    server = Server(
+        app,
+        address=config.server.host,
+        port=config.server.port,
+        interface=Interfaces.ASGI,
+        http=HTTPModes.http1,
+        websockets=False,
+        backlog=BACKLOG,
+        backpressure=_connections_max(config.server.backpressure),
+        http1_settings=HTTP1Settings(header_read_timeout=HEADERS_MS, max_buffer_size=65536),
+        log_enabled=False,
+    )
+    app.ready = False
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    serving = asyncio.create_task(server.serve())
+    stopping = asyncio.create_task(stop.wait())
+    guarding = asyncio.create_task(_guard_writes(config.server.port, app))
+    await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+    guarding.cancel()
+    if stop.is_set():
+        app.ready = False
+        await asyncio.sleep(UNREADY_S if app.busy else 0)
+        server.interrupt_signal = True
+        server.main_loop_interrupt.set()
+        await asyncio.wait((serving,), timeout=config.server.drain_ms / 1000)
+        while not serving.done():
+            app.data.cut()
+            await asyncio.wait((serving,), timeout=_LOOK_AGAIN_S)
+    stopping.cancel()
+    await serving
+
+
+def _connections_max(wanted: int) -> int:
+    """How many connections are taken: every request may want a second descriptor, for its upstream.
+
+    Without that the idle connections to upstreams could hold the last ones, and nobody would be let in until they close.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    fitting = wanted if limit == resource.RLIM_INFINITY else max((limit - _OWN_FILES) // 2, 1)
+    if fitting < wanted:
+        log.warning("the limit of %d open files leaves room for %d connections, not %d", limit, fitting, wanted)
+    return min(fitting, wanted)
+
+
+async def _guard_writes(port: int, app: Application) -> None:
+    """Let the kernel end a connection whose caller has taken nothing for too long; accepted sockets inherit it.
+
+    Nothing else could: the server waits for ever, and gives us no socket to close. Elsewhere than on Linux a caller
+    that never reads keeps its place until it leaves.
+    """
+    if sys.platform == "linux":
+        listener = _listener(port)
+        while listener is None:  # the server tells nobody that it listens
+            await asyncio.sleep(0.005)
+            listener = _listener(port)
+        with listener:
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(WRITE_S * 1000))
+    app.ready = True
+
+
+def _listener(port: int) -> socket.socket | None:
+    """The socket this process listens with, once it does; the descriptor is our own."""
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # some are closed by now
+            if not descriptor.is_socket():
+                continue
+            found = socket.socket(fileno=os.dup(int(descriptor.name)))
+            if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) and found.getsockname()[1] == port:
+                return found
+            found.close()
+    return None

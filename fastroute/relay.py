@@ -135,6 +135,7 @@ class Relay:
             idle_ms=settings.idle_ms,
             total_ms=settings.total_ms,
         )
+        self.whole = replace(self.deadlines, first_chunk_ms=settings.whole_ms)
         self.patient = replace(self.deadlines, first_chunk_ms=settings.total_ms)
         self.max_attempts = settings.max_attempts
         self.upstream_of = upstream_of
@@ -162,8 +163,10 @@ class Relay:
             call.unwatch()
 
     def deadlines_of(self, call: Call) -> Deadlines:
-        """A picture or a voice sends nothing before it is made: what is opaque may take its whole time for that."""
-        return self.patient if call.surface.opaque else self.deadlines
+        """What is not streamed sends nothing before it is made, and a picture or a voice takes its whole time for that."""
+        if call.surface.opaque:
+            return self.patient
+        return self.deadlines if call.stream else self.whole
 
     def encoder(self, call: Call) -> Encoder | None:
         """What words a stream for this caller; None is chat itself."""

@@ -41,6 +41,7 @@ class Relay(Struct, frozen=True):
 
     connect_ms: int
     first_chunk_ms: int
+    whole_ms: int
     idle_ms: int
     total_ms: int
     max_attempts: int

@@ -14,7 +14,7 @@ from acceptance_kit import chat_events, claude_events, error, event, gemini_even
 
 FIRST_CHUNK_MS, IDLE_MS = 400, 500
 CONFIG = """
-relay: {{connect_ms: 500, first_chunk_ms: {first_chunk}, idle_ms: {idle}}}
+relay: {{connect_ms: 500, first_chunk_ms: {first_chunk}, whole_ms: {first_chunk}, idle_ms: {idle}}}
 health: {{threshold: 1000}}
 providers:
   openai: {{dialect: openai, base_url: "{first}", api_key: k}}

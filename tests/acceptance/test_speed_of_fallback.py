@@ -19,7 +19,7 @@ def lab(serve: Any, stubs: Any) -> Any:
     slow, well = stubs.open(), stubs.open()
     slow.say("slow", silent)
     gateway = serve(f"""
-relay: {{first_chunk_ms: {FIRST_CHUNK_MS}}}
+relay: {{first_chunk_ms: {FIRST_CHUNK_MS}, whole_ms: {FIRST_CHUNK_MS}}}
 health: {{threshold: 3, probe_after_ms: {PROBE_AFTER_MS}}}
 providers:
   slow: {{dialect: openai, base_url: "{slow.url}"}}

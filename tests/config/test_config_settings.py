@@ -27,7 +27,7 @@ def test_with_nothing_said_the_defaults_hold():
     )
     assert config.state_dir == Path("data")
     assert (config.auth.admin_key, config.auth.router_key) == (None, None)
-    assert msgspec.structs.astuple(config.relay) == (2000, 10000, 30000, 600000, 3)
+    assert msgspec.structs.astuple(config.relay) == (2000, 10000, 60000, 30000, 600000, 3)
     assert (config.auto.ranker, config.auto.small, config.auto.medium) == (
         "tiers",
         "mistral-small-latest",
@@ -96,8 +96,8 @@ VARIABLES = [
     ("ROUTER_LATENCY_WEIGHT", "2", "auto.latency_weight", "2.0"),
     ("ROUTER_COST_THRESHOLD", "9", "auto.cost_threshold", 9),
     ("ROUTER_COST_THRESHOLD_MICRODOLLARS", "0", "auto.cost_threshold_microdollars", 0),
-    ("ROUTER_CLIENT_TIMEOUT_S", "15", "relay.first_chunk_ms", 15_000),
-    ("ROUTER_CLIENT_TIMEOUT_S", "0.25", "relay.first_chunk_ms", 250),
+    ("ROUTER_CLIENT_TIMEOUT_S", "15", "relay.whole_ms", 15_000),
+    ("ROUTER_CLIENT_TIMEOUT_S", "0.25", "relay.whole_ms", 250),
     ("LOG_LEVEL", "debug", "log.level", "DEBUG"),
     ("LOG_PATH", "x.log", "log.path", "x.log"),
 ]
@@ -193,7 +193,7 @@ ENVIRONMENT_REFUSED = [
     ("FASTROUTE_PORT", "9" * 5000, "env FASTROUTE_PORT: server.port: found the text '999"),
     ("ROUTER_COST_WEIGHT", "1e3", "env ROUTER_COST_WEIGHT: auto.cost_weight: found the text '1e3'"),
     ("ROUTER_COST_WEIGHT", "nan", "env ROUTER_COST_WEIGHT: auto.cost_weight: found the text 'nan'"),
-    ("ROUTER_CLIENT_TIMEOUT_S", "0.0005", "env ROUTER_CLIENT_TIMEOUT_S: relay.first_chunk_ms: found the text '0.0005'"),
+    ("ROUTER_CLIENT_TIMEOUT_S", "0.0005", "env ROUTER_CLIENT_TIMEOUT_S: relay.whole_ms: found the text '0.0005'"),
     ("PRICE_SMALL_INPUT", "-1", "env PRICE_SMALL_INPUT: auto.price_small_input: found the text '-1', wanted a price"),
     ("PRICE_SMALL_INPUT", "0.0000001", "env PRICE_SMALL_INPUT: auto.price_small_input: found the text '0.0000001'"),
     ("LOG_LEVEL", "loud", "env LOG_LEVEL: log.level: found the text 'loud', wanted one of DEBUG, INFO"),

@@ -187,8 +187,8 @@ class Gateway:
         return words.get(entry_id, entry_id)
 
     def listed(self) -> Iterable[Entry]:
-        """What `/v1/models` shows."""
-        return self.directory.catalog.entries
+        """What `/v1/models` shows: every name that can be asked for, entries before routes and aliases."""
+        return self.directory.listed()
 
     def finished(self, call: Call) -> None:
         """Count what became of a request, once."""

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from fastroute.domain import Entry, ModelRef, Price, Rates
+from fastroute.domain import CAPABILITIES, Entry, ModelRef, Price, Rates
 from fastroute.errors import CatalogError, UnknownModel
 from fastroute.routing import names
 from fastroute.routing.catalog import Catalog
@@ -103,6 +103,15 @@ class Directory:
         for target in self._routes.values():
             found.update((entry.id, entry) for entry in target.catalog.entries)
         return tuple(found.values())
+
+    def listed(self) -> tuple[Entry, ...]:
+        """What can be asked for by name; a route stands there as an entry that can what all of its targets can."""
+        routes = []
+        for name, target in self._routes.items():
+            entries = target.catalog.entries
+            shared = tuple(word for word in CAPABILITIES if entries and all(word in e.capabilities for e in entries))
+            routes.append(Entry(id=name, ref=ModelRef("fastroute", name), lane="fastroute", capabilities=shared))
+        return (*self.catalog.entries, *routes)
 
     def names(self) -> tuple[str, ...]:
         """Everything that is listed: routes and aliases, then entries."""

@@ -34,7 +34,8 @@ class Lab:
         self.gateway = serve(
             "\n".join(
                 [
-                    f"relay: {{connect_ms: 500, first_chunk_ms: {FIRST_CHUNK_MS}, whole_ms: {FIRST_CHUNK_MS}, idle_ms: {IDLE_MS}}}",
+                    f"relay: {{connect_ms: 500, first_chunk_ms: {FIRST_CHUNK_MS}, "
+                    f"whole_ms: {FIRST_CHUNK_MS}, idle_ms: {IDLE_MS}}}",
                     "providers:",
                     f'  openai: {{dialect: openai, base_url: "{openai.url}", api_key: sk-one}}',
                     f'  anthropic: {{dialect: anthropic, base_url: "{anthropic.url}", api_key: sk-two}}',

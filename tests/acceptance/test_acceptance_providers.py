@@ -76,7 +76,9 @@ class Field:
                 registry.add(ModelRow(name, "local", agent.url, "weight"))
             registry.add(ModelRow("local_dead", "local", "http://127.0.0.1:1", "weight"))
             registry.add(ModelRow("gpt-from-row", "anthropic", self.stubs["anthropic"].url))
-        relay = f"relay: {{connect_ms: 500, first_chunk_ms: {FIRST_CHUNK_MS}, whole_ms: {FIRST_CHUNK_MS}, idle_ms: 400}}\n"
+        relay = (
+            f"relay: {{connect_ms: 500, first_chunk_ms: {FIRST_CHUNK_MS}, whole_ms: {FIRST_CHUNK_MS}, idle_ms: 400}}\n"
+        )
         self.gateway = serve(relay + "health: {threshold: 1000}\n", env, place)
 
     @property

@@ -11,7 +11,10 @@ SMALL, MEDIUM = "mistral-small-latest", "mistral-medium-latest"
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object", "properties": {}}}}
 FIRST_CHUNK_MS = 400
-CONFIG = f"relay: {{connect_ms: 500, first_chunk_ms: {FIRST_CHUNK_MS}, whole_ms: {FIRST_CHUNK_MS}, idle_ms: 400}}\nhealth: {{threshold: 1000}}\n"
+CONFIG = (
+    f"relay: {{connect_ms: 500, first_chunk_ms: {FIRST_CHUNK_MS}, whole_ms: {FIRST_CHUNK_MS}, idle_ms: 400}}\n"
+    "health: {threshold: 1000}\n"
+)
 # The predecessor's variables and its prices, in dollars per million tokens.
 PRICES = {
     "PRICE_SMALL_INPUT": "0.1",

@@ -456,7 +456,8 @@ def shared_config(upstream: Upstream) -> str:
     """The configuration of the shared gateway."""
     lines = [
         "relay: {"
-        f"connect_ms: {CONNECT_MS}, first_chunk_ms: {FIRST_CHUNK_MS}, whole_ms: {FIRST_CHUNK_MS}, idle_ms: {IDLE_MS}, total_ms: {TOTAL_MS}"
+        f"connect_ms: {CONNECT_MS}, first_chunk_ms: {FIRST_CHUNK_MS}, whole_ms: {FIRST_CHUNK_MS}, "
+        f"idle_ms: {IDLE_MS}, total_ms: {TOTAL_MS}"
         "}",
         "providers:",
         *(f'  {name}: {{dialect: {name}, base_url: "{upstream.url}", api_key: "{UPSTREAM_KEY}"}}' for name in DIALECTS),

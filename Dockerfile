@@ -1,6 +1,6 @@
 # fastroute in a container: built in one stage, run in another as a user who owns nothing but the state volume.
 #   docker build -t fastroute .
-#   docker run --read-only -v fastroute:/state -p 8000:8000 fastroute
+#   docker run --read-only -v fastroute:/state -e ROUTER_API_KEY=... -p 8000:8000 fastroute
 FROM python:3.13-slim-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
@@ -20,6 +20,6 @@ VOLUME /state
 ENV PATH=/opt/fastroute/bin:$PATH PYTHONDONTWRITEBYTECODE=1 FASTROUTE_STATE_DIR=/state FASTROUTE_HOST=0.0.0.0 LOG_PATH=/state/logs/router.log
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s \
-  CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
+  CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ.get(\"FASTROUTE_PORT\", 8000)}/healthz', timeout=2)"]
 ENTRYPOINT ["tini", "--", "fastroute"]
 CMD ["serve"]

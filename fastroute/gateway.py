@@ -60,7 +60,7 @@ class Gateway:
         self.metrics = metrics
         self.log = log
         self.health = Health(clock, config.health.threshold, config.health.probe_after_ms)
-        self.latency = Latency()
+        self.latency = Latency(clock)
         self.ids = Ids()
         entries = self.directory.entries()
         metrics.know(
@@ -69,6 +69,7 @@ class Gateway:
             backends={entry.lane for entry in entries} | set(config.providers) | IN_PROCESS,
         )
         self._learned: set[str] = set()
+        self._chosen = metrics.verdict.of("chosen")
         self.relay = Relay(config.relay, upstream_of, self.health, self.latency, self._attempted, metrics, clock)
 
     def read(self, call: Call, body: bytes) -> None:
@@ -76,25 +77,28 @@ class Gateway:
         call.body = body
         try:
             scan = SCANNER.scan(body)
-            caps = [cap for name in _CAPS if (cap := scan.integer(name)) is not None]
-            call.choices = max(scan.integer(b"n") or 1, 1)
+            cap = scan.least(_CAPS)
+            choices = scan.integer(b"n")
         except ScanError as error:
             self.metrics.bad_json(error.why)
             raise Failed(
                 400, "invalid_request_error", "invalid_json", f"the body cannot be read: {error.message}"
             ) from None
         call.scan = scan
-        call.output_cap = min(caps) if caps else None
-        if call.output_cap is not None and call.output_cap < 0:
+        if cap is not None and cap < 0:
             raise Failed(400, "invalid_request_error", None, "a token cap is not negative", param="max_tokens")
-        call.stream = scan.stream or call.stream
-        call.model = call.model or scan.model or ""  # a model in the path is the one that was asked for
+        call.output_cap = cap
+        call.choices = choices if choices is not None and choices > 1 else 1
+        if scan.stream:
+            call.stream = True
+        if not call.model:  # a model in the path is the one that was asked for
+            call.model = scan.model or ""
         if call.stream and call.surface.operation in ("chat", "completions"):
             call.usage_options = scan.usage_options()
             call.hide_usage = call.usage_options is not None
-        call.input_bound = _core.token_bound(
-            scan.text_bytes, scan.messages, scan.tools, scan.media, CONTEXT_UNKNOWN if scan.media else _core.UNKNOWN
-        )
+        media = scan.media
+        window = CONTEXT_UNKNOWN if media else _core.UNKNOWN
+        call.input_bound = _core.token_bound(scan.text_bytes, scan.messages, scan.tools, media, window)
 
     def plan(self, call: Call) -> None:
         """Who may answer, best first, and why; `Failed` when the name is unknown or nobody may."""
@@ -111,7 +115,7 @@ class Gateway:
             self._check_configured(entry)
             call.entries = [entry]
             call.reason = "manual_override"
-            self.metrics.verdict("chosen")
+            self._chosen.inc()
             return
         request, facts = self._facts(call)
         if isinstance(route.ranker, Tiers) and too_long(facts, route.ranker.thresholds):
@@ -172,8 +176,8 @@ class Gateway:
         raise Failed(500, "server_error", "provider_not_configured", message)
 
     def _attempted(self, call: Call, attempt: Attempt) -> None:
-        first_chunk_at = call.first_chunk_at
-        first_chunk_ms = None if first_chunk_at is None else (first_chunk_at - call.started) * 1000
+        at = call.first_chunk_at
+        first_chunk_ms = None if at is None else (at - call.started) * 1000
         self.metrics.attempt(attempt.lane, attempt.outcome, attempt.settlement.basis, first_chunk_ms)
         if len(call.attempts) > 1:
             before = call.attempts[-2]
@@ -193,29 +197,25 @@ class Gateway:
     def finished(self, call: Call) -> None:
         """Count what became of a request, once."""
         final = call.final
-        usage = final.settlement.usage if final is not None else None
-        if call.status == 200 and final is not None and final.model not in self._learned:
-            self._learn(final.model)
         latency_ms = int((call.loop.time() - call.started) * 1000)
-        cost = call.cost_picodollars if final is not None else None
-        self.metrics.finished(
-            final.model if final is not None else "other",
-            call.status,
-            latency_ms,
-            cost,
-            usage.input_total if usage else 0,
-            usage.output if usage else 0,
-            final.lane if final is not None else None,
-        )
-        if len(call.attempts) > 1:
-            self._discarded(call, final)
+        if final is None:
+            model = lane = cost = None
+            self.metrics.finished("other", call.status, latency_ms)
+        else:
+            model, lane, usage = final.model, final.lane, final.settlement.usage
+            cost = call.cost_picodollars
+            if call.status == 200 and model not in self._learned:
+                self._learn(model)
+            self.metrics.finished(model, call.status, latency_ms, cost, usage.input_total, usage.output, lane)
+            if len(call.attempts) > 1:
+                self._discarded(call, final)
         if self.log is not None:
             self.log.request(
                 call.id,
                 surface=call.surface.name,
                 status=call.status,
-                model=final.model if final is not None else None,
-                backend=final.lane if final is not None else None,
+                model=model,
+                backend=lane,
                 reason=call.reason,
                 attempts=len(call.attempts),
                 stream=call.stream,
@@ -230,7 +230,7 @@ class Gateway:
             self._learned.add(model)
             self.metrics.know(models=(model,))
 
-    def _discarded(self, call: Call, final: Attempt | None) -> None:
+    def _discarded(self, call: Call, final: Attempt) -> None:
         """What was billed for answers that nobody read is counted under the model that gave them."""
         for attempt in call.attempts:
             if attempt is not final:

@@ -245,14 +245,22 @@ class Logs:
         self._requests = file is not None and level <= logging.INFO
         self._closing = False
         self._second: _Stamp = (-1, "")
+        self._instant: _Stamp = (-1, "")
         self.renew_after_fork()
         self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
         self._thread.start()
 
     def request(self, request_id: str, **fields: Any) -> None:
         """One line for one request that is over; the fields are read later, so they are values that do not change."""
-        if self._requests:
-            self._put((time.time_ns(), request_id, fields))
+        if not self._requests:
+            return
+        queue = self._queue
+        if len(queue) >= QUEUE_MAX:
+            self._drop(1)
+            return
+        queue.append((time.time_ns(), request_id, fields))
+        if not self._waiting.is_set():
+            self._waiting.set()
 
     def record(self, record: logging.LogRecord) -> None:
         try:
@@ -396,10 +404,12 @@ class Logs:
         return {"ts": self._moment(at_ms), "level": level, "logger": logger, **self._worker}
 
     def _moment(self, at_ms: int) -> str:
-        second, ms = divmod(at_ms, 1000)
-        if second != self._second[0]:
-            self._second = (second, datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S"))
-        return f"{self._second[1]}.{ms:03d}Z"
+        if at_ms != self._instant[0]:  # a busy worker says several lines within a millisecond
+            second, ms = divmod(at_ms, 1000)
+            if second != self._second[0]:
+                self._second = (second, datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S"))
+            self._instant = (at_ms, f"{self._second[1]}.{ms:03d}Z")
+        return self._instant[1]
 
 
 def _traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> str:

@@ -31,35 +31,40 @@ def trips(call: Call, body: bytes) -> bool:
 
 
 class MendingPipe(ChatPipe):
-    """A chat stream that is mended from its first doubtful event on."""
+    """A chat stream whose doubtful events are read, and all of them once one of those had to be changed."""
 
     def __init__(self, stream: ChatStream, *, hide_usage: bool, several: bool) -> None:
         super().__init__(hide_usage=hide_usage, several=several)
         self._stream = stream
-        self._splitter: _scan.EventSplitter | None = None
+        self._splitter = _scan.EventSplitter()
         self._begun = False
+        self._sloppy = False
 
     @property
     def error(self) -> ProviderError | None:
         return super().error or self._stream.error
 
     def feed(self, data: bytes) -> bytes:
-        out = super().feed(data)
-        if self._splitter is None:
-            if not self._doubtful(out):
-                return out
-            self._splitter = _scan.EventSplitter()
-        return b"".join(
+        out = self._scanner.feed(data)
+        if not self._sloppy and not self._doubtful(out):
+            return out
+        mended = b"".join(
             chunk for event, payload in self._splitter.feed(out) for chunk in self._stream.feed(event, payload)
         )
+        self._sloppy = self._sloppy or mended != out
+        return mended
 
     def _doubtful(self, out: bytes) -> bool:
         if not self._begun and b"data" in out:
             # A server that fills its first chunk fills them all.
             self._begun = True
             if any(name not in out for name in _NEEDED):
+                self._sloppy = True
                 return True
-        if b'"tool_calls"' in out or (b'"usage"' in out and _USAGE.search(out) is not None):
+        # What opens a call may open it again; what goes on with one needs its own index beside its choice's.
+        if b'"tool_calls"' in out and (b'"name"' in out or out.count(b'"index"') < 2 * out.count(b'"tool_calls"')):
+            return True
+        if b'"usage"' in out and _USAGE.search(out) is not None:
             return True
         reason = self._scanner.finish_reason
         return reason is not None and reason not in FINISH_REASONS

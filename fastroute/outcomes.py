@@ -11,9 +11,11 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
+import msgspec
 import orjson
 
 from fastroute.domain import Outcome
+from fastroute.upstreams.dialect import parse
 
 # Retries, fallbacks and quality retries together stay below a fifth of first attempts, with a small start.
 RETRY_SHARE: Final = 0.2
@@ -65,6 +67,17 @@ _CONTENT_SPARE: Final = 64 * 1024
 _TOKEN_BYTES: Final = 16
 
 
+class Seen(msgspec.Struct):
+    """What a whole answer is looked into for; the rest is not decoded."""
+
+    usage: Any = None
+    usageMetadata: Any = None  # noqa: N815  # Google's word
+    error: Any = None
+
+
+SEEN: Final = msgspec.json.Decoder(Seen)
+
+
 class RetryBudget:
     """A bucket that first attempts fill by a fifth and every further attempt empties by one."""
 
@@ -113,6 +126,15 @@ def retry_after(told: bytes | None, date: bytes | None, now: datetime) -> int | 
         return None
     seconds = (until - (_instant(date) or now)).total_seconds()
     return min(max(math.ceil(seconds), 0), _DAY_S)
+
+
+def looked_into(body: bytes) -> Seen | None:
+    """Usage and error of a whole answer; None when it is no object. Broken UTF-8 passes: only its text is."""
+    try:
+        return SEEN.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        value = parse(body)
+        return msgspec.convert(value, Seen) if isinstance(value, dict) else None
 
 
 def _instant(told: bytes | None) -> datetime | None:

@@ -90,7 +90,13 @@ class ChatPipe:
     @property
     def usage(self) -> Usage | None:
         raw = self._scanner.usage
-        return None if raw is None else usage_of(_loads(raw))
+        if raw is None:
+            return None
+        plain = _scan.plain_usage(raw)
+        if plain is None:
+            return usage_of(_loads(raw))
+        prompt, output, cached, reasoning = plain
+        return Usage(prompt - cached, output, cached, 0, reasoning)
 
     @property
     def error(self) -> ProviderError | None:

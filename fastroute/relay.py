@@ -7,7 +7,7 @@ placement may be tried; after it a broken stream is told as broken. Two provider
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -15,6 +15,7 @@ import orjson
 from msgspec.structs import replace
 
 from fastroute import _scan, outcomes, settle
+from fastroute._sweep import Sweep
 from fastroute.bodies import body_for, is_native
 from fastroute.call import Call
 from fastroute.callers import Encoder, Reply, ShapeError
@@ -98,17 +99,6 @@ class Writer(Protocol):
         """What is told about the whole request just before its end."""
 
 
-class _Seen(msgspec.Struct):
-    """What a whole answer is looked into for; the rest is not decoded."""
-
-    usage: Any = None
-    usageMetadata: Any = None  # noqa: N815  # Google's word
-    error: Any = None
-
-
-_seen = msgspec.json.Decoder(_Seen)
-
-
 class Answer(msgspec.Struct):
     """A whole answer, ready for its caller."""
 
@@ -145,22 +135,16 @@ class Relay:
         self.metrics = metrics
         self.clock = clock
         self.retries = RetryBudget()
+        # Most answers are over before anybody need look whether their callers left.
+        self.unwatched: Sweep[Call] = Sweep(WATCH_AFTER_S, Call.watch)
 
-    async def answer(self, call: Call) -> Answer:
+    def answer(self, call: Call) -> Coroutine[Any, Any, Answer]:
         """A whole answer; `Failed` when no attempt gave one, `CallerGone` when nobody waits for it."""
-        call.watch_after(WATCH_AFTER_S)
-        try:
-            return await self._loop(call, _Try.whole)
-        finally:
-            call.unwatch()
+        return self._loop(call, _Try.whole)
 
-    async def stream(self, call: Call, writer: Writer) -> None:
+    def stream(self, call: Call, writer: Writer) -> Coroutine[Any, Any, None]:
         """A streamed answer, sent as it comes; `Failed` only while nothing of an answer has been sent."""
-        call.watch()
-        try:
-            await self._loop(call, lambda attempt: attempt.streamed(writer))
-        finally:
-            call.unwatch()
+        return self._loop(call, lambda attempt: attempt.streamed(writer))
 
     def deadlines_of(self, call: Call) -> Deadlines:
         """What is not streamed sends nothing before it is made, and a picture or a voice takes its whole time for that."""
@@ -180,50 +164,56 @@ class Relay:
         spare: tuple[Entry, Callable[[], Awaitable[T]]] | None = None
         made = 0
         last = call.entries[-1]
-        for entry in call.entries:
-            if made == self.max_attempts:
-                break
-            if made and self.retries.spent:
-                self.metrics.retry_budget_exhausted.inc()
-                break
-            upstream = self.upstream_of(entry)
-            # The last candidate is asked whatever its health: somebody has to be.
-            if not self.health.admit(entry.lane) and entry is not last:
-                continue
-            reservation = call.account.reserve(
-                settle.bound(entry.price, call.input_bound, call.output_cap, entry.max_output, call.choices)
-            )
-            if reservation is None:
-                self.health.forgo(entry.lane)
+        self.unwatched.add(call, call.loop)
+        try:
+            for entry in call.entries:
+                if made == self.max_attempts:
+                    break
+                if made and self.retries.spent:
+                    self.metrics.retry_budget_exhausted.inc()
+                    break
+                upstream = self.upstream_of(entry)
+                # The last candidate is asked whatever its health: somebody has to be.
+                if not self.health.admit(entry.lane) and entry is not last:
+                    continue
+                reservation = call.account.reserve(
+                    settle.bound(entry.price, call.input_bound, call.output_cap, entry.max_output, call.choices)
+                )
+                if reservation is None:
+                    self.health.forgo(entry.lane)
+                    if made:
+                        call.reason = "fallback_unfunded"
+                        break
+                    message = "the budget does not cover this request"
+                    raise Failed(402, "insufficient_quota", "budget_exhausted", message)
                 if made:
-                    call.reason = "fallback_unfunded"
-                    break
-                raise Failed(402, "insufficient_quota", "budget_exhausted", "the budget does not cover this request")
-            if made:
-                self.retries.take()
-            made += 1
-            call.entry = entry
-            attempt = _Try(self, call, entry, upstream, reservation, call.quality and entry is not last)
-            try:
-                return await act(attempt)
-            except _Poor as poor:
-                failed = poor.failed
-                if poor.spare is not None and spare is None:
-                    spare = entry, poor.spare
-                if call.gone:
-                    raise CallerGone("the caller left") from None
-                if not poor.again:
-                    break
-            finally:
-                # A way out that nobody foresaw (a cancellation, a fault of ours) still closes the reservation.
-                if not attempt.settled:
-                    attempt.close("gone" if call.gone else "protocol", None, settle.presumed(reservation))
-                    attempt.stop()
-        if spare is not None:
-            call.entry, give = spare
-            return await give()
-        assert failed is not None
-        raise failed
+                    self.retries.take()
+                made += 1
+                call.entry = entry
+                attempt = _Try(self, call, entry, upstream, reservation, call.quality and entry is not last)
+                try:
+                    return await act(attempt)
+                except _Poor as poor:
+                    failed = poor.failed
+                    if poor.spare is not None and spare is None:
+                        spare = entry, poor.spare
+                    if call.gone:
+                        raise CallerGone("the caller left") from None
+                    if not poor.again:
+                        break
+                finally:
+                    # A way out that nobody foresaw (a cancellation, a fault of ours) still closes the reservation.
+                    if not attempt.settled:
+                        attempt.close("gone" if call.gone else "protocol", None, settle.presumed(reservation))
+                        attempt.stop()
+            if spare is not None:
+                call.entry, give = spare
+                return await give()
+            assert failed is not None
+            raise failed
+        finally:
+            self.unwatched.drop(call)
+            call.unwatch()
 
 
 class _Try:
@@ -247,20 +237,25 @@ class _Try:
     # --- the two kinds of answers -----------------------------------------------------------------------------------
 
     async def whole(self) -> Answer:
-        exchange = await self._open()
         call, dialect = self.call, self.upstream.dialect
-        if not (exchange.header(b"content-type") or b"").startswith(b"application/json"):
-            self.stop()
-            raise self._nonsense("answered with something that is not JSON")
+        exchange = self._begin()
         try:
-            # The first byte proves that somebody is working on it; what follows may take its time.
-            body = await exchange.chunk()
-            exchange.committed()
+            while not exchange.answer():
+                await exchange.coming()
+            if exchange.status != 200:
+                raise await self._answered_no(exchange)
+            self._named(exchange)
+            if not (exchange.header(b"content-type") or b"").startswith(b"application/json"):
+                self.stop()
+                raise self._nonsense("answered with something that is not JSON")
+            body = b""
+            if not exchange.complete:
+                body = await exchange.chunk()
+                exchange.committed()  # somebody is working on it; what follows may take its time
             rest = await exchange.read()
         except UpstreamFault as fault:
             raise self._faulted(fault) from None
-        if rest:
-            body += rest
+        body = body + rest if body else rest
         if call.surface.name == "chat" and dialect.speaks_chat and not self.poor_matters:
             # Nearly every answer: sound, told in full, and relayed as it came.
             plain = _scan.plain_answer(body)
@@ -268,7 +263,7 @@ class _Try:
                 prompt, output, cached, reasoning = plain
                 self._succeed(Usage(prompt - cached, output, cached, 0, reasoning), len(body))
                 return Answer(body)
-        seen = _looked_into(body)
+        seen = outcomes.looked_into(body)
         if seen is None:
             raise self._nonsense("answered with broken JSON")
         if seen.error is not None and seen.usage is None:
@@ -295,15 +290,23 @@ class _Try:
         return await give()
 
     async def streamed(self, writer: Writer) -> None:
-        exchange = await self._open()
         call = self.call
+        exchange = self._begin()
+        try:
+            while not exchange.answer():
+                await exchange.coming()
+            if exchange.status != 200:
+                raise await self._answered_no(exchange)
+        except UpstreamFault as broken:
+            raise self._faulted(broken) from None
+        self._named(exchange)
         content_type = exchange.header(b"content-type") or b""
         call.content_type = content_type
         if not call.surface.opaque and not content_type.startswith(b"text/event-stream"):
             raise await self._not_a_stream(exchange, content_type)
         pipe = OpaquePipe(content_type) if call.surface.opaque else self._pipe()
         content_max = outcomes.content_max(call.output_cap, call.choices)
-        held = b""
+        held = tail = b""
         committed = False
         fault: UpstreamFault | None = None
         while pipe.error is None and not pipe.ended:
@@ -323,17 +326,24 @@ class _Try:
                 fault = UpstreamFault("limit", "the answer is longer than the cap it was asked for with", sent=True)
                 self.relay.metrics.limit("stream")
                 break
+            # What is there in full leaves with its end: a send is a trip between threads, 12 us.
+            last = exchange.complete and _over(pipe)
             if committed:
-                if out:
+                if last:
+                    tail = out
+                elif out:
                     await writer.send(out)
                 continue
             held += out
             if pipe.content_seen and pipe.error is None:
                 committed = True
                 exchange.committed()
-                self._first_chunk()
-                await writer.begin(call, self.entry)
-                await writer.send(held)
+                call.first_chunk_at = call.loop.time()
+                if last:
+                    tail = held
+                else:
+                    await writer.begin(call, self.entry)
+                    await writer.send(held)
                 held = b""
             elif len(held) > HELD_MAX:
                 fault = UpstreamFault("limit", "a megabyte came and no content in it", sent=True)
@@ -341,16 +351,16 @@ class _Try:
                 break
         if pipe.ended and not exchange.complete:
             await _farewell(exchange)
-        await self._end(writer, pipe, fault, held if not committed else None)
+        await self._end(writer, pipe, fault, tail if committed else held, begun=committed)
 
-    async def _end(self, writer: Writer, pipe: Pipe, fault: UpstreamFault | None, held: bytes | None) -> None:
+    async def _end(self, writer: Writer, pipe: Pipe, fault: UpstreamFault | None, held: bytes, *, begun: bool) -> None:
         """How a stream ends: cleanly, or poorly before anything was told, or as a break that is told as one."""
         call, said = self.call, pipe.error
         if said is None and fault is None and pipe.complete:
 
             async def give() -> None:
                 await writer.begin(call, self.entry)
-                await writer.end((held or b"") + pipe.finish(writer.comment(call)))
+                await writer.end(held + pipe.finish(writer.comment(call)))
 
             if self.poor_matters and not pipe.content_seen:
                 raise self._low_quality(pipe.usage, 0, give)
@@ -366,8 +376,8 @@ class _Try:
                 fault or UpstreamFault("cut", "the stream ended without its last word", sent=True), seen
             )
         if not call.gone:
-            self.relay.metrics.stream_abort("up", "first" if held is not None else "mid")
-        if held is not None:
+            self.relay.metrics.stream_abort("up", "mid" if begun else "first")
+        if not begun:
             raise poor
         if call.gone:
             raise CallerGone("the caller left")
@@ -376,8 +386,8 @@ class _Try:
 
     # --- opening ----------------------------------------------------------------------------------------------------
 
-    async def _open(self) -> Exchange:
-        """Send the request and see the head of a good answer; anything else settles the attempt and is `_Poor`."""
+    def _begin(self) -> Exchange:
+        """Send the request; what cannot be sent settles the attempt and is `_Poor`."""
         call = self.call
         try:
             operation, body = body_for(call, self.entry, self.upstream)
@@ -389,20 +399,22 @@ class _Try:
             exchange = self.upstream.begin(
                 operation, self.entry.ref.model, call.stream, call.passed, body, self.relay.deadlines_of(call)
             )
-            # Known before it answers: a caller who leaves while the provider thinks must reach it.
-            self.exchange = call.exchange = exchange
-            if call.gone:
-                exchange.stop()
-            while not exchange.answer():
-                await exchange.coming()
-            call.known_as(exchange.header(b"x-request-id") or exchange.header(b"request-id"))
-            if exchange.status == 200:
-                return exchange
-            exchange.committed()
-            said = self.upstream.dialect.error(exchange.status, await exchange.read(262_144))
         except UpstreamFault as fault:
             raise self._faulted(fault) from None
-        raise self._refused(exchange.status, said, exchange)
+        # Known before it answers: a caller who leaves while the provider thinks must reach it.
+        self.exchange = call.exchange = exchange
+        if call.gone:
+            exchange.stop()
+        return exchange
+
+    def _named(self, exchange: Exchange) -> None:
+        self.call.known_as(exchange.header(b"x-request-id") or exchange.header(b"request-id"))
+
+    async def _answered_no(self, exchange: Exchange) -> _Poor:
+        self._named(exchange)
+        exchange.committed()
+        said = self.upstream.dialect.error(exchange.status, await exchange.read(262_144))
+        return self._refused(exchange.status, said, exchange)
 
     def _pipe(self) -> Pipe:
         call, dialect = self.call, self.upstream.dialect
@@ -438,14 +450,13 @@ class _Try:
         ms = int((call.loop.time() - self.started) * 1000)
         attempt = Attempt(entry.id, entry.lane, entry.ref.model, outcome, status, self.reservation, settlement, ms)
         call.attempts.append(attempt)
-        if outcome == "gone":
-            relay.health.forgo(entry.lane)
-        elif outcome in ("ok", "low_quality", "http_4xx"):
+        if outcome in ("ok", "low_quality", "http_4xx"):
             relay.health.success(entry.lane)
-            relay.latency.note(entry.id, ms)
-        else:
-            if outcome != "rate_limit":
-                relay.health.failure(entry.lane)
+        elif outcome == "gone":
+            relay.health.forgo(entry.lane)
+        elif outcome != "rate_limit":
+            relay.health.failure(entry.lane)
+        if outcome != "gone":
             relay.latency.note(entry.id, ms)
         if entry.price is None:
             relay.metrics.pricing_miss.inc()
@@ -549,7 +560,7 @@ class _Try:
         if content_type.startswith(b"application/json"):
             try:
                 body = await exchange.read(262_144)
-                error = _seen.decode(body).error
+                error = outcomes.SEEN.decode(body).error
             except UpstreamFault as fault:
                 return self._faulted(fault)
             except (msgspec.DecodeError, UnicodeDecodeError):
@@ -569,22 +580,14 @@ class _Try:
         said = pipe.content_bytes + settle.UNSEEN
         return settle.bounded(self.entry.price, self.call.input_bound, said, self.reservation)
 
-    def _first_chunk(self) -> None:
-        self.call.first_chunk_at = self.call.loop.time()
-
 
 def reply_for(call: Call) -> Reply:
     """What a caller's dialect makes its answer with."""
     return Reply(call.id.removeprefix("req_"), call.created, call.model, orjson.loads(call.body), call.input_bound // 4)
 
 
-def _looked_into(body: bytes) -> _Seen | None:
-    """Usage and error of a whole answer; None when it is no object. Broken UTF-8 passes: only its text is."""
-    try:
-        return _seen.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        value = parse(body)
-        return msgspec.convert(value, _Seen) if isinstance(value, dict) else None
+def _over(pipe: Pipe) -> bool:
+    return pipe.ended and pipe.complete and pipe.error is None
 
 
 async def _farewell(exchange: Exchange) -> None:

@@ -30,8 +30,8 @@ def bound(
     output *= choices
     if input_bound > TOKENS_MAX or output > TOKENS_MAX or price.tiers:
         return prices.upper_bound(price, min(input_bound, TOKENS_MAX), min(output, TOKENS_MAX))
-    flat = _flat(price)
-    return _core.ceil_microdollars(_core.cost_picodollars(input_bound, output, 0, 0, flat.dearest, *flat.rates[1:]))
+    flat = _flats.get(id(price)) or _flat(price)
+    return _core.ceil_microdollars(_core.cost_picodollars(input_bound, output, 0, 0, flat.dearest, flat.output, 0, 0))
 
 
 def exact(price: Price | None, usage: Usage) -> Settlement:
@@ -69,8 +69,16 @@ def _priced(basis: Basis, price: Price | None, usage: Usage) -> Settlement:
     if price.tiers:
         cost = prices.price(usage, price)
     else:
+        flat = _flats.get(id(price)) or _flat(price)
         cost = _core.cost_picodollars(
-            usage.input, usage.output, usage.cache_read, usage.cache_write, *_flat(price).rates
+            usage.input,
+            usage.output,
+            usage.cache_read,
+            usage.cache_write,
+            flat.input,
+            flat.output,
+            flat.cache_read,
+            flat.cache_write,
         )
     return Settlement(basis, cost, _core.ceil_microdollars(cost), usage)
 
@@ -79,7 +87,10 @@ class _Flat(Struct, frozen=True):
     """A price without tiers, ready for the core: a third of what finding its rates anew costs on every attempt."""
 
     price: Price  # held, so that its identity stays its own
-    rates: tuple[int, int, int, int]
+    input: int
+    output: int
+    cache_read: int
+    cache_write: int
     dearest: int
 
 
@@ -88,12 +99,11 @@ _flats: dict[int, _Flat] = {}
 
 
 def _flat(price: Price) -> _Flat:
-    flat = _flats.get(id(price))
-    if flat is None:
-        rates = price.rates
-        read = rates.input if rates.cache_read is None else rates.cache_read
-        write = rates.input if rates.cache_write is None else rates.cache_write
-        if len(_flats) >= _FLAT_MAX:
-            _flats.clear()
-        flat = _flats[id(price)] = _Flat(price, (rates.input, rates.output, read, write), max(rates.input, read, write))
+    rates = price.rates
+    read = rates.input if rates.cache_read is None else rates.cache_read
+    write = rates.input if rates.cache_write is None else rates.cache_write
+    if len(_flats) >= _FLAT_MAX:
+        _flats.clear()
+    dearest = max(rates.input, read, write)
+    flat = _flats[id(price)] = _Flat(price, rates.input, rates.output, read, write, dearest)
     return flat

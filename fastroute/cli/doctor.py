@@ -12,11 +12,12 @@ import click
 import msgspec
 import orjson
 
+from fastroute.assembly import directory_for, with_demo
 from fastroute.cli.exits import CONFIG
 from fastroute.config import Config, Provider, load
 from fastroute.config.findings import Finding, findings
 from fastroute.config.secret import MASK
-from fastroute.errors import ConfigError
+from fastroute.errors import ConfigError, FastrouteError
 
 
 @click.command("doctor")
@@ -37,10 +38,17 @@ def command(path: Path | None, as_json: bool) -> None:
             click.echo(f"{error}\nThe configuration cannot be used.", err=True)
         sys.exit(CONFIG)
     found = findings(config)
+    try:
+        directory_for(with_demo(config))
+    except FastrouteError as error:
+        # Every setting is well said, and together they cannot be served.
+        found = (Finding("error", str(error), "correct what it names; the server refuses to start so"), *found)
     if as_json:
         _print_json(config.effective, [_provider(each) for each in config.providers.values()], found)
     else:
         _print_text(config, found)
+    if any(each.severity == "error" for each in found):
+        sys.exit(CONFIG)
 
 
 def _print_json(settings: Sequence[Any], providers: list[dict[str, Any]], found: Sequence[Finding]) -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from fastroute.cli.exits import fail
 from fastroute.clock import SystemClock
+from fastroute.config import Config, load
 from fastroute.errors import FastrouteError, FetchError, RegistryError
 from fastroute.ledger import migrations
 from fastroute.ledger.registry import ModelRow, Registry, problems, rows_from_json
@@ -25,20 +26,37 @@ LIST_BYTES_MAX = 8 * 1024 * 1024  # the longest list seen is a few hundred KiB
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def database_path(state_dir: Path) -> Path:
-    """The file SQLITE_DB_PATH, the older routers' variable, names when it is set; else the state directory's own."""
-    return Path(os.environ.get("SQLITE_DB_PATH") or state_dir / "fastroute.db")
+_CONFIG = "fastroute.config"
+
+
+def configured(state_dir: Path | None) -> Config:
+    """The configuration the server would have: the registry it reads is the one these commands change."""
+    return load(click.get_current_context().meta.get(_CONFIG), os.environ, {"state_dir": state_dir})
+
+
+def database_path(state_dir: Path | None) -> Path:
+    """The registry's file: SQLITE_DB_PATH, or the configuration's, else the state directory's own."""
+    return configured(state_dir).database_path
+
+
+def _keep(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
+    ctx.meta[_CONFIG] = value
 
 
 def _common(function: F) -> F:
     function = click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+    function = click.option(
+        "--config",
+        is_eager=True,
+        expose_value=False,
+        callback=_keep,
+        type=click.Path(path_type=Path),
+        help="The fastroute.yaml of the server.",
+    )(function)
     return click.option(
         "--state-dir",
-        envvar="FASTROUTE_STATE_DIR",
-        default="data",
-        show_default=True,
         type=click.Path(path_type=Path),
-        help="Directory of the database, unless SQLITE_DB_PATH names the file.",
+        help="Directory of the database (default ./data), unless SQLITE_DB_PATH names the file.",
     )(function)
 
 
@@ -51,7 +69,7 @@ def _told() -> Iterator[None]:
 
 
 @contextmanager
-def _registry(state_dir: Path) -> Iterator[Registry]:
+def _registry(state_dir: Path | None) -> Iterator[Registry]:
     with _told(), Store.open(database_path(state_dir)) as store:
         yield Registry(store)
 
@@ -77,7 +95,13 @@ def command() -> None:
 @click.option("--kind", "kind_option", metavar="KIND", help="api (the default) or weight; the same as the argument.")
 @_common
 def add(
-    name: str, type_: str, endpoint: str, kind: str | None, kind_option: str | None, state_dir: Path, as_json: bool
+    name: str,
+    type_: str,
+    endpoint: str,
+    kind: str | None,
+    kind_option: str | None,
+    state_dir: Path | None,
+    as_json: bool,
 ) -> None:
     """Add a model, or update the one of that name."""
     if kind is not None and kind_option is not None and kind != kind_option:
@@ -93,7 +117,7 @@ def add(
 
 @command.command("list")
 @_common
-def list_(state_dir: Path, as_json: bool) -> None:
+def list_(state_dir: Path | None, as_json: bool) -> None:
     """Print every model: name, type, endpoint and kind, with tabs between."""
     rows: tuple[ModelRow, ...] = ()
     # Looking makes nothing: with no database yet there are no models.
@@ -110,7 +134,7 @@ def list_(state_dir: Path, as_json: bool) -> None:
 @command.command("remove")
 @click.argument("name")
 @_common
-def remove(name: str, state_dir: Path, as_json: bool) -> None:
+def remove(name: str, state_dir: Path | None, as_json: bool) -> None:
     """Remove a model."""
     with _registry(state_dir) as registry:
         row = registry.remove(name)
@@ -123,7 +147,7 @@ def remove(name: str, state_dir: Path, as_json: bool) -> None:
 @command.command("seed")
 @click.argument("file", type=click.File("rb"))
 @_common
-def seed(file: BinaryIO, state_dir: Path, as_json: bool) -> None:
+def seed(file: BinaryIO, state_dir: Path | None, as_json: bool) -> None:
     """Add or update every model of a JSON FILE: a list of {name, type, endpoint, kind?}. All of them, or none."""
     with _told():
         rows = rows_from_json(file.read())
@@ -138,21 +162,21 @@ def seed(file: BinaryIO, state_dir: Path, as_json: bool) -> None:
 @command.command("refresh")
 @click.argument("provider", type=click.Choice(["openai"]))
 @_common
-def refresh(provider: str, state_dir: Path, as_json: bool) -> None:
+def refresh(provider: str, state_dir: Path | None, as_json: bool) -> None:
     """Make the rows of one PROVIDER what its own list says; the rows of others stay."""
     _refresh(provider, state_dir, as_json)
 
 
 @click.command("refresh-openai")
 @_common
-def refresh_openai(state_dir: Path, as_json: bool) -> None:
+def refresh_openai(state_dir: Path | None, as_json: bool) -> None:
     """The same as `models refresh openai`."""
     _refresh("openai", state_dir, as_json)
 
 
 @click.command("migrate")
 @_common
-def migrate(state_dir: Path, as_json: bool) -> None:
+def migrate(state_dir: Path | None, as_json: bool) -> None:
     """Bring the database to the latest schema; commands and the server do so by themselves as they open it."""
     with _told(), Store.open(database_path(state_dir)) as store:
         applied = store.applied
@@ -174,16 +198,16 @@ add_model = _alias("add-model", add)
 list_models = _alias("list-models", list_)
 
 
-def _refresh(provider: str, state_dir: Path, as_json: bool) -> None:
+def _refresh(provider: str, state_dir: Path | None, as_json: bool) -> None:
     with _told():
-        key = os.environ.get("EXTERNAL_OPENAI_KEY") or os.environ.get("OPENAI_API_KEY")
-        if not key:
+        asked = configured(state_dir).providers.get(provider)
+        if asked is None or asked.api_key is None or asked.base_url is None:
             raise FetchError("EXTERNAL_OPENAI_KEY not set")
-        base = _base_url(os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com")
+        base = asked.base_url
         # Asked of the registry first, so that no key goes to an address whose rows it would refuse.
         if found := problems(ModelRow(provider, provider, base)):
             raise RegistryError(f"OPENAI_BASE_URL: {'; '.join(found)}")
-        names = fetch_names(base, key.strip())
+        names = fetch_names(base, asked.api_key.reveal())
     with _registry(state_dir) as registry:
         replaced = registry.replace_provider(provider, names, base)
     for row in replaced.kept:
@@ -193,11 +217,6 @@ def _refresh(provider: str, state_dir: Path, as_json: bool) -> None:
         _print_json({"inserted": replaced.inserted, "removed": replaced.removed, "kept": kept})
     else:
         click.echo(f"Inserted {len(replaced.inserted)} models")
-
-
-def _base_url(text: str) -> str:
-    """A base without the `/v1` that some write and some do not."""
-    return text.strip().rstrip("/").removesuffix("/v1").rstrip("/")
 
 
 class _List(msgspec.Struct):

@@ -11,14 +11,13 @@ from typing import Any
 import click
 import msgspec
 
+from fastroute.assembly import directory_for, with_demo
 from fastroute.cli.exits import fail
 from fastroute.clock import SystemClock, iso
 from fastroute.config import load
 from fastroute.domain import NoCandidate, Placement, Snapshot
 from fastroute.errors import FastrouteError
-from fastroute.ledger.registry import registry_rows
 from fastroute.money import usd_from_microdollars
-from fastroute.routing.build import directory_of
 from fastroute.routing.descriptor import RouteRequest, decode_route_request
 from fastroute.routing.placement import CHEAPEST, Route, place
 from fastroute.routing.record import ENTROPY_BYTES, answer, decision_id
@@ -29,14 +28,23 @@ EXAMPLE = (
 )
 
 
+EMPTY = "the catalog is empty: name models in fastroute.yaml, add some with `fastroute models add`, or try --demo"
+
+
 @click.command("route")
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="The fastroute.yaml to decide with.")
 @click.option("--descriptor", default=None, help="A file with the descriptor's JSON, or - for standard input.")
 @click.option("--model", default=None, help="A name to route by (auto, an alias, a model); default: the whole catalog.")
 @click.option("--state-dir", default=None, help="Where the registry is kept.")
+@click.option("--demo", is_flag=True, default=None, help="Among the simulated providers too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the body that POST /v1/route would answer.")
 def command(
-    config_path: Path | None, descriptor: str | None, model: str | None, state_dir: str | None, as_json: bool
+    config_path: Path | None,
+    descriptor: str | None,
+    model: str | None,
+    state_dir: str | None,
+    demo: bool | None,
+    as_json: bool,
 ) -> None:
     """Say where a request should run, and why every other candidate will not.
 
@@ -44,9 +52,9 @@ def command(
     """
     try:
         request = decode_route_request(_read(descriptor))
-        flags = {} if state_dir is None else {"state_dir": state_dir}
-        config = load(config_path, os.environ, flags)
-        directory = directory_of(config, registry_rows(config.database_path))
+        config = load(config_path, os.environ, {"state_dir": state_dir, "demo": demo})
+        config = with_demo(config)
+        directory = directory_for(config)
         catalog, route = (
             directory.catalog,
             Route("cheapest", CHEAPEST.ranker, allow_unpriced=config.pricing.allow_unpriced),
@@ -83,7 +91,7 @@ def _show(request: RouteRequest, outcome: Placement | NoCandidate, body: dict[st
         click.echo(f"expected     {'unknown' if cost is None else '$' + usd_from_microdollars(cost)}")
     else:
         click.echo("no candidate")
-    click.echo(f"reasons      {', '.join(outcome.reasons) or 'the catalog is empty'}")
+    click.echo(f"reasons      {', '.join(outcome.reasons) or EMPTY}")
     click.echo(f"decision_id  {body['decision_id']}")
     if not outcome.candidates:
         return

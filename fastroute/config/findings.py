@@ -42,8 +42,7 @@ def _warnings(config: Config) -> Iterator[tuple[str, str]]:
         if config.auth.router_key is None:
             yield (
                 f"server.host {config.server.host} can be reached from other machines, and auth.router_key is not set",
-                "set ROUTER_API_KEY or make keys with `fastroute keys create`; "
-                "with no key at all only loopback is served",
+                "set ROUTER_API_KEY; with no key at all only loopback is served",
             )
         if config.auth.admin_key is None:
             yield (

@@ -66,8 +66,8 @@ class Health:
     def admit(self, lane: str) -> bool:
         """Whether an attempt may start on the lane now; on a degraded one this takes the single probe."""
         state = self._lanes.get(lane)
-        if state is None:
-            return True
+        if state is None or (state.degraded_at_ms is None and not state.resting_until_ms):
+            return True  # nearly always, and without asking a clock
         if self._resting(state):
             return False
         if state.degraded_at_ms is None:

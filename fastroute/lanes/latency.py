@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
+from fastroute.clock import Clock
 from fastroute.domain import LatencyFact
 
 WINDOW = 50
+# An entry that looks slow gets no traffic, and so would look slow for ever: what it was so long ago no longer counts.
+AGE_MAX_MS = 600_000
 
 
 class Latency:
     """The last attempts of each entry, failed ones at the time they cost."""
 
-    def __init__(self, window: int = WINDOW) -> None:
+    def __init__(self, clock: Clock, window: int = WINDOW, age_max_ms: int = AGE_MAX_MS) -> None:
+        self._clock = clock
         self._window = window
-        self._samples: dict[str, deque[int]] = {}
+        self._age_max_ms = age_max_ms
+        self._samples: dict[str, deque[tuple[int, int]]] = {}
 
     def note(self, entry_id: str, ms: int) -> None:
         samples = self._samples.get(entry_id)
         if samples is None:
             samples = self._samples[entry_id] = deque(maxlen=self._window)
-        samples.append(ms)
+        samples.append((self._clock.monotonic_ms(), ms))
 
     def facts(self) -> dict[str, LatencyFact]:
-        """What is known of every entry that was tried: element floor(q * (n - 1)) of its sorted window."""
+        """What is known of every entry that was tried lately."""
+        since = self._clock.monotonic_ms() - self._age_max_ms
         facts = {}
         for entry_id, samples in self._samples.items():
-            ordered = sorted(samples)
-            last = len(ordered) - 1
-            facts[entry_id] = LatencyFact(ordered[last // 2], ordered[95 * last // 100], len(ordered))
+            while samples and samples[0][0] < since:
+                samples.popleft()
+            if samples:
+                taken = sorted(ms for _, ms in samples)
+                facts[entry_id] = LatencyFact(quantile(taken, 50), quantile(taken, 95), len(taken))
         return facts
+
+
+def quantile(ascending: Sequence[int], percent: int) -> int:
+    """A percentile as routes mean it: element floor(p * (n - 1)) of the sorted latencies."""
+    return ascending[percent * (len(ascending) - 1) // 100]

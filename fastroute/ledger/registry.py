@@ -1,7 +1,7 @@
 """The registry: which models there are by name, who serves each, and where.
 
 Rows are filled by people, by seed files, by a provider's own list and by agents. Everything here is one transaction:
-a change is there as a whole or not at all, and moves the generation that running servers watch.
+a change is there as a whole or not at all, and moves a generation by which a reader can tell that something changed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from fastroute.domain import MODEL_KINDS
 from fastroute.errors import RegistryError
 from fastroute.ledger.sqlite import Store, Transaction
 
+AUTO = "auto"
 MODEL_TYPES: tuple[str, ...] = (
     "local",
     "openai",
@@ -161,6 +162,8 @@ def problems(row: ModelRow) -> list[str]:
         found.append(f"name: {row.name!r} is not a name: printable, no space at either end")
     elif len(row.name) > NAME_CHARACTERS_MAX:
         found.append(f"name: {row.name[:40]!r}... is longer than {NAME_CHARACTERS_MAX} characters")
+    elif row.name == AUTO:
+        found.append(f"name: {AUTO!r} is the route that chooses among models, and no model's name")
     if row.type not in MODEL_TYPES:
         found.append(f"type: {row.type!r} is not one of {', '.join(MODEL_TYPES)}")
     elif row.type != "dummy" and (problem := _endpoint_problem(row.endpoint)):

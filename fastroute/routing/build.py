@@ -9,7 +9,7 @@ from fastroute.config import KNOWN_PROVIDERS, Config, ModelConfig
 from fastroute.domain import Entry, ModelRef, Price
 from fastroute.errors import CatalogError
 from fastroute.routing import names
-from fastroute.routing.directory import AUTO, FREE, OWN_HARDWARE, Directory, PriceOf, entry_of_row
+from fastroute.routing.directory import AUTO, FREE, OWN_HARDWARE, Directory, PriceOf, WindowOf, entry_of_row
 from fastroute.routing.prices import PriceTable
 from fastroute.routing.rankers import Cheapest, Ordered, Pinned, Ranker, Tiers, Weighted
 from fastroute.routing.tiers import Thresholds
@@ -36,13 +36,22 @@ def directory_of(
     built_in: Iterable[Entry] = (),
     built_in_aliases: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Directory:
-    """Everything this configuration and registry can route to. A configured model wins over a row of its name.
+    """Everything this configuration and registry can route to. What the configuration names wins over a row of that name.
 
     What is built in (the simulated providers) stands behind both.
     """
-    price_of = _pricing(config, prices or PriceTable.load())
-    entries = [_entry_of_model(model, config, price_of) for model in config.models]
-    taken = {entry.id for entry in entries}
+    prices = prices or PriceTable.load()
+    price_of = _pricing(config, prices)
+
+    def window_of(ref: ModelRef) -> int | None:
+        return prices.context_window(ref.provider, ref.model)
+
+    entries = [_entry_of_model(model, config, price_of, window_of) for model in config.models]
+    taken = {AUTO, *(entry.id for entry in entries), *config.aliases}
+    if any(entry.id == AUTO for entry in entries):
+        raise CatalogError(
+            f"a model has the id {AUTO!r}, which is the name of the route that chooses; call it otherwise"
+        )
     for row in rows:
         if row.name not in taken:
             provider = config.providers.get(row.type)
@@ -66,6 +75,7 @@ def directory_of(
         {**(built_in_aliases or {}), **_with_tier_names(config, {entry.id for entry in entries})},
         known,
         price_of,
+        window_of=window_of,
         fallback_provider="gateway" if "gateway" in config.providers else None,
         allow_unpriced=config.pricing.allow_unpriced,
     )
@@ -128,7 +138,7 @@ def _pricing(config: Config, table: PriceTable) -> PriceOf:
     return price_of
 
 
-def _entry_of_model(model: ModelConfig, config: Config, price_of: PriceOf) -> Entry:
+def _entry_of_model(model: ModelConfig, config: Config, price_of: PriceOf, window_of: WindowOf) -> Entry:
     known = {*KNOWN_PROVIDERS, *config.providers, "dummy"}
     ref = names.split(model.model, known)
     if ref is None:
@@ -144,8 +154,8 @@ def _entry_of_model(model: ModelConfig, config: Config, price_of: PriceOf) -> En
         runtime=runtime,
         kind=model.kind,
         capabilities=names.capabilities_of(ref.model) if model.capabilities is None else model.capabilities,
-        price=model.price or (FREE if ref.provider == "dummy" else price_of(ref)),
-        context_window=model.context_window,
+        price=model.price or (FREE if ref.provider in OWN_HARDWARE else price_of(ref)),
+        context_window=window_of(ref) if model.context_window is None else model.context_window,
         max_output=model.max_output,
         p50_latency_ms=model.p50_latency_ms,
         priority=model.priority,

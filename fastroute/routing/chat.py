@@ -108,6 +108,7 @@ def facts_of_descriptor(descriptor: Descriptor) -> Facts:
     """What a descriptor says of the same things, for a route asked without a chat."""
     expected = descriptor.expected_tokens
     return Facts(
+        characters=4 * expected.input if expected else 0,  # as the estimates of tokens have it, the other way round
         estimated_tokens=expected.input if expected else 0,
         has_tools="tools" in descriptor.capabilities,
         wants_json="json" in descriptor.capabilities,

@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 import msgspec
 from msgspec import Struct
 
+from fastroute import _scan
 from fastroute.domain import (
     CAPABILITIES,
     MICRODOLLARS_MAX,
@@ -40,6 +41,8 @@ def parse(body: Mapping[str, Any]) -> Descriptor:
 
     An absent field and an explicit null are the same; any other value is taken as it stands, never replaced.
     """
+    if not isinstance(body, Mapping):
+        raise DescriptorError("body", f"is a JSON object, not {_shown(body)}")
     if body.get("quality_bar") is not None:
         raise DescriptorError(
             "quality_bar", "is reserved and takes only null today; leave it out", kind="quality_bar_unsupported"
@@ -76,9 +79,8 @@ def parse(body: Mapping[str, Any]) -> Descriptor:
 
 def parse_route_request(body: object) -> RouteRequest:
     """The body of `POST /v1/route`, decoded: a descriptor's fields and the three optional ids beside them."""
-    if not isinstance(body, Mapping):
-        raise DescriptorError("body", f"is a JSON object, not {_shown(body)}")
-    descriptor = parse(body)
+    descriptor = parse(body)  # type: ignore[arg-type]  # which refuses what is no object
+    assert isinstance(body, Mapping)
     ids = {}
     for field in ("workflow_id", "step_id", "parent_step_id"):
         value = body.get(field)
@@ -89,12 +91,12 @@ def parse_route_request(body: object) -> RouteRequest:
 
 
 def decode_route_request(text: bytes) -> RouteRequest:
-    """The same from bytes; what is not JSON is refused as the body."""
+    """The same from bytes; what is not strict JSON (a key twice, depth without end) is refused as the body."""
     try:
-        body = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DescriptorError("body", f"is not JSON: {error}") from None
-    return parse_route_request(body)
+        _scan.scan_request(text)
+    except _scan.ScanError as error:
+        raise DescriptorError("body", f"cannot be read: {error.message}") from None
+    return parse_route_request(msgspec.json.decode(text))
 
 
 def _positive(body: Mapping[str, Any], field: str, most: int) -> int:
@@ -152,5 +154,8 @@ def _shown(value: object) -> str:
     """A refused value as its writer would recognise it, cut short."""
     if value is None:
         return "null"
-    text = msgspec.json.encode(value, enc_hook=str).decode(errors="replace")
+    try:
+        text = msgspec.json.encode(value, enc_hook=str).decode(errors="replace")
+    except (ValueError, RecursionError):  # a number or a nesting that JSON itself cannot hold
+        return f"a {type(value).__name__} beyond all bounds"
     return text if len(text) <= 60 else text[:57] + "..."

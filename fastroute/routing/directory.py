@@ -24,6 +24,7 @@ OWN_HARDWARE = ("local", "huggingface", "dummy")  # nobody sends a bill for thes
 AUTO = "auto"
 
 PriceOf = Callable[[ModelRef], Price | None]
+WindowOf = Callable[[ModelRef], int | None]
 
 # Names seen once are remembered, but a caller may invent as many as it likes.
 _REMEMBERED_MAX = 1024
@@ -37,7 +38,7 @@ class Target(Struct, frozen=True):
 
 
 class Directory:
-    """Every name this gateway answers to. Made anew when the registry or the configuration changes.
+    """Every name this gateway answers to, as the configuration and the registry had it when it was made.
 
     `providers` are the names that may stand before a colon or a slash; `fallback_provider`, when there is one, is sent
     every other name with a slash, whole.
@@ -50,6 +51,7 @@ class Directory:
         providers: Collection[str],
         price_of: PriceOf,
         *,
+        window_of: WindowOf | None = None,
         fallback_provider: str | None = None,
         allow_unpriced: bool = False,
     ) -> None:
@@ -57,6 +59,7 @@ class Directory:
         self.aliases = dict(aliases)
         self._providers = providers
         self._price_of = price_of
+        self._window_of = window_of or (lambda ref: None)
         self._fallback = fallback_provider
         self._allow_unpriced = allow_unpriced
         self._routes: dict[str, Target] = {}
@@ -81,8 +84,7 @@ class Directory:
             near = difflib.get_close_matches(name, self.names(), n=1)
             raise UnknownModel(name, near[0] if near else None)
         catalog = self.catalog if entry.id in self.catalog else Catalog((entry,))
-        # A caller who names a model gets that model; whether its price is known is for the account to mind.
-        target = Target(Route(name, Pinned(entry.id), allow_unpriced=True), catalog)
+        target = Target(Route(name, Pinned(entry.id), allow_unpriced=self._allow_unpriced, names_models=True), catalog)
         if len(self._remembered) >= _REMEMBERED_MAX:
             self._remembered.clear()
         self._remembered[name] = target
@@ -122,7 +124,7 @@ class Directory:
         catalog = Catalog(self._entries(targets))
         ids = tuple(entry.id for entry in catalog.entries)
         ranker: Ranker = Pinned(ids[0]) if len(ids) == 1 else Ordered(ids)
-        return Target(Route(name, ranker, allow_unpriced=True), catalog)
+        return Target(Route(name, ranker, allow_unpriced=self._allow_unpriced, names_models=True), catalog)
 
     def _follow(self, name: str, path: tuple[str, ...]) -> tuple[str, ...]:
         """An alias's targets with aliases among them replaced by theirs."""
@@ -154,6 +156,7 @@ class Directory:
             runtime="local" if own else "managed",
             capabilities=names.capabilities_of(ref.model),
             price=FREE if own else self._price_of(ref),
+            context_window=self._window_of(ref),
         )
 
 

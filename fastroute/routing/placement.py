@@ -15,12 +15,13 @@ from fastroute import _core
 from fastroute.domain import EXCLUSIONS, Descriptor, Entry, NoCandidate, Placement, Snapshot, Verdict
 from fastroute.routing.catalog import CAPABILITY_BITS, RUNTIME_INDEX, Catalog
 from fastroute.routing.chat import Facts, facts_of_descriptor
-from fastroute.routing.rankers import Cheapest, Ordered, Pinned, Ranker, Ranking, Tiers
+from fastroute.routing.rankers import Cheapest, Ordered, Ranker, Ranking, Tiers
 
 
 class Route(Struct, frozen=True):
     """The name a caller uses: how its candidates rank and which of them it allows.
 
+    A model without a price may run where the operator allows it, or where it was named and nothing limits its cost.
     `allowed_models` holds `provider:model` or entry ids; empty is no limit.
     """
 
@@ -28,11 +29,7 @@ class Route(Struct, frozen=True):
     ranker: Ranker
     allowed_models: tuple[str, ...] = ()
     allow_unpriced: bool = False
-
-    @property
-    def fails_over(self) -> bool:
-        """Whether another candidate may be tried when the chosen one fails."""
-        return not isinstance(self.ranker, Pinned)
+    names_models: bool = False  # somebody wrote down just these models, which is consent while no ceiling is set
 
 
 CHEAPEST = Route("cheapest", Cheapest())
@@ -83,7 +80,7 @@ def decide(
         allowed=_allowed(route, catalog, ranking.places),
         health=catalog.health(snapshot.lanes),
         p50_ms=_latencies(catalog, snapshot),
-        allow_unpriced=route.allow_unpriced,
+        allow_unpriced=route.allow_unpriced or (route.names_models and ceiling is None),
         keep=keep,
         cost_weight=ranking.cost_weight,
         latency_weight=ranking.latency_weight,

@@ -160,10 +160,3 @@ def places_of(catalog: Catalog, order: Sequence[str]) -> bytes:
             raise CatalogError(f"a route names {entry_id!r}, which is not in the catalog")
         places[catalog.position[entry_id]] = places[catalog.position[entry_id]] or place
     return bytes(places)
-
-
-def p95(latencies_ms: Sequence[int]) -> int:
-    """The 95th percentile as routes mean it: element floor(0.95 * (n - 1)) of the sorted latencies."""
-    if not latencies_ms:
-        raise ValueError("a percentile needs at least one latency")
-    return sorted(latencies_ms)[95 * (len(latencies_ms) - 1) // 100]

@@ -7,6 +7,7 @@ bytes on a connection are `_wire`'s affair.
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 import socket
 import ssl
@@ -30,6 +31,7 @@ _TICK_S: Final = 0.001
 _UNBOUNDED_MS: Final = 10**9
 
 _KEEPALIVE_S: Final = 60
+_SHED_S: Final = 0.25
 
 _METHOD: Final = re.compile(r"[A-Z]{1,20}")
 _TARGET: Final = re.compile(r"/[!-~]*")
@@ -272,6 +274,8 @@ class _Lane:
                     server_hostname=origin.host if tls else None,
                 )
         except (OSError, UnicodeError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+                self.pool.shed_soon()
             timed_out = isinstance(error, TimeoutError)
             if timed_out and step == "connect":
                 step = "connect_timeout"
@@ -328,6 +332,7 @@ class Pool:
         self.reaper: asyncio.TimerHandle | None = None
         self._trust: ssl.SSLContext | None = None
         self._closing: asyncio.Future[None] | None = None
+        self._shedding: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         used = f"opened={self.opened} reused={self.reused}"
@@ -383,8 +388,9 @@ class Pool:
     async def aclose(self) -> None:
         """Stop every exchange and close every connection."""
         self.closed = True
-        if self.reaper is not None:
-            self.reaper.cancel()
+        for timer in (self.reaper, self._shedding):
+            if timer is not None:
+                timer.cancel()
         for lane in self._lanes.values():
             for turn in list(lane.queue):
                 lane.forget(turn)
@@ -412,6 +418,17 @@ class Pool:
         if self._trust is None:
             self._trust = trusted_tls()
         return self._trust
+
+    def shed_soon(self) -> None:
+        """No descriptor was left: what is idle in a moment is closed, or it would keep callers out until it expires."""
+        if self._shedding is None:
+            self._shedding = asyncio.get_running_loop().call_later(_SHED_S, self._shed)
+
+    def _shed(self) -> None:
+        self._shedding = None
+        for lane in self._lanes.values():
+            while lane.idle:
+                lane.idle[0].close()
 
     def watch_idle(self) -> None:
         """See that idle connections are looked at in time; one timer serves all of them."""

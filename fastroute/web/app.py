@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -53,18 +54,19 @@ class Application(Starlette):
         )
         self.router.redirect_slashes = False  # an answer for one path is none for another
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and b"%" in scope["raw_path"]:
-            _as_spelled(scope)
-        if scope["type"] == "http" and scope["method"] == "POST":
-            path = scope["path"]
-            door = self.data.post(path)
-            if door is None and not self._own(path):
-                door = self.data.last_resort(path)
-            if door is not None:
-                await door(scope, receive, send)
-                return
-        await super().__call__(scope, receive, send)
+    # Not `async`: the door's own coroutine is handed to the server, one less to walk through at every wake-up.
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        if scope["type"] == "http":
+            if b"%" in scope["raw_path"]:
+                _as_spelled(scope)
+            if scope["method"] == "POST":
+                path = scope["path"]
+                door = self.data.post(path)
+                if door is None and not self._own(path):
+                    door = self.data.last_resort(path)
+                if door is not None:
+                    return door(scope, receive, send)
+        return super().__call__(scope, receive, send)
 
     def _own(self, path: str) -> bool:
         """Whether a path has a route of ours, whatever its method."""

@@ -8,13 +8,16 @@ from __future__ import annotations
 import asyncio
 import hmac
 import re
+import time
 import urllib.parse
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, Final
 
 import orjson
 
+from fastroute import _heads
+from fastroute._sweep import Sweep
 from fastroute.call import Call, Receive, Send, Surface
 from fastroute.callers import CALLERS, ShapeError, embeddings, mistral
 from fastroute.errors import UnknownModel
@@ -22,7 +25,8 @@ from fastroute.gateway import SURFACES, Gateway
 from fastroute.relay import CallerGone, Failed
 from fastroute.web import passthrough, reading, telling
 
-Door = Callable[[Mapping[str, Any], Receive, Send], Awaitable[None]]
+Door = Callable[[Mapping[str, Any], Receive, Send], Coroutine[Any, Any, None]]
+Serve = Callable[[Call], Coroutine[Any, Any, None]]
 
 _GEMINI: Final = re.compile(
     r"/(?:v1|v1beta)/models/(?P<model>[^:]+(?::[^:/]+)*):(?P<verb>generateContent|streamGenerateContent|countTokens"
@@ -31,12 +35,20 @@ _GEMINI: Final = re.compile(
 _GEMINI_EMBEDDINGS: Final = Surface("embeddings", "embeddings", "openai", CALLERS["gemini"])
 
 
+def _give_up(task: asyncio.Task[Any] | None) -> None:
+    if task is not None:
+        task.cancel()
+
+
 class DataPlane:
     """One worker's data plane."""
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.open: set[Call] = set()
+        # Tasks whose request has sent no byte of its body yet.
+        self._bodiless: Sweep[asyncio.Task[Any] | None] = Sweep(reading.FIRST_BYTE_S, _give_up)
+        self._limit = gateway.config.server.body_limit_bytes
         key = gateway.config.auth.router_key
         self._key = None if key is None else key.reveal().encode()
         doors = {
@@ -80,44 +92,57 @@ class DataPlane:
     def door(
         self,
         surface: Surface,
-        serve: Callable[[Call], Awaitable[None]] | None = None,
+        serve: Serve | None = None,
         *,
         model: str = "",
         stream: bool = False,
     ) -> Door:
         """A callable for one surface; `serve` answers once the body is read."""
-        serve = serve or self._serve
-
-        async def door(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-            await self._handle(surface, serve, scope, receive, send, model, stream)
-
-        return door
+        return partial(self._handle, surface, serve or self._serve, model, stream)
 
     async def _handle(
         self,
         surface: Surface,
-        serve: Callable[[Call], Awaitable[None]],
+        serve: Serve,
+        model: str,
+        stream: bool,
         scope: Mapping[str, Any],
         receive: Receive,
         send: Send,
-        model: str,
-        stream: bool,
     ) -> None:
         gateway = self.gateway
-        call = Call(surface, receive, send, gateway.ids.request(), asyncio.get_running_loop().time())
+        loop = asyncio.get_running_loop()
+        call = Call(surface, receive, send, gateway.ids.request(), loop.time(), loop)
         call.model = model
         call.stream = stream
         self.open.add(call)
         gateway.metrics.active.inc()
         try:
             found = reading.look(scope["headers"])
-            self._know(found, scope["query_string"])
+            if self._key is not None:
+                self._know(found, scope["query_string"])
             if surface.opaque and not found.get(b"content-type", b"application/json").startswith(b"application/json"):
                 message = f"only JSON is passed on to {surface.operation}"
                 raise Failed(415, "invalid_request_error", "unsupported_content_type", message, closes=True)
-            body = await reading.body_of(receive, found, gateway.config.server.body_limit_bytes)
+            length = reading.length_of(found, self._limit)
+            body = b""
+            if length:
+                task = asyncio.current_task(loop)
+                self._bodiless.add(task, loop)
+                try:
+                    begun = await receive()
+                except asyncio.CancelledError:
+                    if self._bodiless.drop(task):
+                        raise
+                    raise reading.slow() from None
+                finally:
+                    self._bodiless.drop(task)
+                whole = _heads.whole(begun, length)
+                body = await reading.rest_of(receive, begun, length, self._limit) if whole is None else whole
             call.passed = reading.passed_on(found)
-            call.mistral = b"mistral" in found.get(b"user-agent", b"")
+            agent = found.get(b"user-agent")
+            if agent is not None and b"mistral" in agent:
+                call.mistral = True
             gateway.read(call, body)
             await serve(call)
         except Failed as failed:
@@ -165,7 +190,7 @@ class DataPlane:
     async def _serve(self, call: Call) -> None:
         gateway = self.gateway
         gateway.plan(call)
-        call.created = telling.created()
+        call.created = int(time.time())
         if not call.stream:
             answer = await gateway.relay.answer(call)
             body = mistral.with_id(answer.body, call.id) if call.mistral else answer.body

@@ -7,52 +7,34 @@ never comes); here they end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from fastroute import _heads
 from fastroute.call import Receive
 from fastroute.relay import Failed
 
 FIRST_BYTE_S: Final = 10.0
 WHOLE_BODY_S: Final = 30.0
 
-# Read once, so twice is a contradiction: parsers disagree on which of the two counts.
-_SINGLE: Final = frozenset({
-    b"host", b"authorization", b"x-api-key", b"x-goog-api-key", b"content-length", b"content-type",
-    b"transfer-encoding", b"content-encoding",
-})  # fmt: skip
-# What dialects may hand on; each picks its own from these.
-_PASSED: Final = frozenset(
-    {b"openai-organization", b"openai-project", b"openai-beta", b"anthropic-version", b"anthropic-beta"}
-)
-_WANTED: Final = _SINGLE | _PASSED | {b"user-agent", b"idempotency-key", b"expect"}
-_HOST_BYTES: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]_")
+_NOTHING: Final[Mapping[str, str]] = {}
 
 
 def look(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """The headers that matter here, by name; `Failed` for what two readers could read in two ways."""
-    found: dict[bytes, bytes] = {}
-    for name, value in headers:
-        if name in _WANTED:
-            if name in found and name in _SINGLE:
-                raise _malformed(f"the header {name.decode()} is given twice")
-            found[name] = value
-    # The server puts an empty one where none was sent.
-    host = found.get(b"host")
-    if not host or not _HOST_BYTES.issuperset(host):
-        raise _malformed("the header host is missing or is not a host")
-    if b"transfer-encoding" in found and (
-        b"content-length" in found or found[b"transfer-encoding"].strip().lower() != b"chunked"
-    ):
-        raise _malformed("the body's length is told in two ways")
-    if found.get(b"content-encoding", b"identity").strip().lower() != b"identity":
-        raise Failed(415, "invalid_request_error", "unsupported_encoding", "send the body without a content-encoding")
-    return found
+    try:
+        return _heads.look(headers)
+    except _heads.HeadError as error:
+        if error.encoded:
+            raise Failed(415, "invalid_request_error", "unsupported_encoding", error.message) from None
+        raise _malformed(error.message) from None
 
 
-def passed_on(found: dict[bytes, bytes]) -> dict[str, str]:
+def passed_on(found: dict[bytes, bytes]) -> Mapping[str, str]:
     """The caller's headers that a dialect may pass to its provider."""
-    return {name.decode(): value.decode("latin-1") for name, value in found.items() if name in _PASSED}
+    if _heads.PASSED.isdisjoint(found):
+        return _NOTHING
+    return {name.decode(): value.decode("latin-1") for name, value in found.items() if name in _heads.PASSED}
 
 
 def credential(found: dict[bytes, bytes], query: bytes) -> str | None:
@@ -72,31 +54,26 @@ def credential(found: dict[bytes, bytes], query: bytes) -> str | None:
     return None
 
 
-async def body_of(receive: Receive, found: dict[bytes, bytes], limit: int) -> bytes:
-    """The whole body; `Failed` when it is too large, too slow or stops half-way.
+def length_of(found: dict[bytes, bytes], limit: int) -> int:
+    """The announced length of the body, 0 where there is none, -1 where it comes in chunks; `Failed` beyond the limit.
 
-    The length is trusted to say when it ends: the server's own end marker costs a second trip between threads.
+    The length is trusted to say when a body ends: the server's own end marker costs a second trip between threads.
     """
-    announced = found.get(b"content-length")
-    length = -1
-    if announced is not None:
-        if not announced.isdigit() or len(announced) > 15:
-            raise _malformed("content-length is not a number")
-        length = int(announced)
-        if length > limit:
-            raise _too_large(limit)
-    elif b"transfer-encoding" not in found:
-        return b""
-    loop = asyncio.get_running_loop()
-    patience = _Patience(loop)
+    length = _heads.length(found)
+    if length < -1:
+        raise _malformed("content-length is not a number")
+    if length > limit:
+        raise _too_large(limit)
+    return length
+
+
+async def rest_of(receive: Receive, message: Mapping[str, Any], length: int, limit: int) -> bytes:
+    """The whole body, of which the first message is here; `Failed` when it is too large, too slow or stops half-way."""
+    patience = _Patience(asyncio.get_running_loop(), WHOLE_BODY_S)
+    chunk: bytes = message.get("body", b"")
+    parts = [chunk]
+    size = len(chunk)
     try:
-        message = await receive()
-        chunk: bytes = message.get("body", b"")
-        if message["type"] == "http.request" and (len(chunk) == length or not message.get("more_body", False)):
-            return _checked(chunk, length, limit)
-        parts = [chunk]
-        size = len(chunk)
-        patience.renew(WHOLE_BODY_S)
         while True:
             if message["type"] != "http.request":
                 raise _aborted()
@@ -111,25 +88,20 @@ async def body_of(receive: Receive, found: dict[bytes, bytes], limit: int) -> by
     except asyncio.CancelledError:
         if not patience.ended:
             raise
-        raise _slow() from None
+        raise slow() from None
     finally:
         patience.stop()
 
 
 class _Patience:
-    """A time-out around the awaits of one task; a fifth of what `asyncio.timeout` costs on every request."""
+    """A time-out around the awaits of one task."""
 
-    __slots__ = ("_handle", "_loop", "_task", "ended")
+    __slots__ = ("_handle", "_task", "ended")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         self.ended = False
-        self._loop = loop
         self._task: asyncio.Task[Any] | None = asyncio.current_task(loop)
-        self._handle = loop.call_later(FIRST_BYTE_S, self._end)
-
-    def renew(self, seconds: float) -> None:
-        self._handle.cancel()
-        self._handle = self._loop.call_later(seconds, self._end)
+        self._handle = loop.call_later(seconds, self._end)
 
     def stop(self) -> None:
         self._handle.cancel()
@@ -157,7 +129,7 @@ def _aborted() -> Failed:
     return Failed(400, "invalid_request_error", "body_aborted", "the body ended before its end", closes=True)
 
 
-def _slow() -> Failed:
+def slow() -> Failed:
     return Failed(408, "invalid_request_error", "slow_body", "the body took too long to arrive", closes=True)
 
 

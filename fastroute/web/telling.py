@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from functools import lru_cache
 from typing import Any, Final
 
 import orjson
 
+from fastroute import _heads
 from fastroute.call import Call
 from fastroute.callers import Caller, Encoder
 from fastroute.callers.mistral import WholeCalls
 from fastroute.callers.shape import openai_error
 from fastroute.domain import Entry
-from fastroute.money import usd_from_picodollars
 from fastroute.pipes import chat_error
 from fastroute.relay import Failed
 from fastroute.upstreams import sse
 
-HEARTBEAT_S: Final = 10.0
+# Later than the usual first-chunk deadline: once a heart has beaten, the head names the provider that was waited for.
+HEARTBEAT_S: Final = 13.0
 
 _JSON: Final = (b"content-type", b"application/json")
 UNBUFFERED: Final = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
@@ -30,12 +30,7 @@ _PING: Final = sse.comment("ping")
 
 def head(call: Call, entry: Entry | None) -> list[tuple[bytes, bytes]]:
     """The headers every data-plane reply carries; those that are not known yet are left out."""
-    name = call.id.encode()
-    headers = [(b"x-request-id", name), (b"request-id", name), (b"x-router-request-id", name)]
-    if call.decision_id:
-        headers.append((b"x-router-decision-id", call.decision_id.encode()))
-    if call.upstream_ids:
-        headers.append((b"x-router-upstream-request-id", b", ".join(call.upstream_ids)))
+    headers = _heads.names(call.id, call.decision_id, call.upstream_ids)
     if entry is not None:
         first = call.entries[0]
         headers += _said(entry.ref.model, call.reason if entry is first else "fallback", entry is not first)
@@ -55,16 +50,9 @@ def _said(model: str, reason: str, fallback: bool) -> tuple[tuple[bytes, bytes],
 
 def accounts(call: Call) -> list[tuple[bytes, bytes]]:
     """What the request took: latency, tokens and the exact cost of all its attempts."""
-    headers = [(b"x-router-latency-ms", b"%d" % ((call.loop.time() - call.started) * 1000))]
-    cost = call.cost_picodollars
-    if cost is not None:
-        headers.append((b"x-router-cost-usd", usd_from_picodollars(cost).encode()))
     final = call.final
-    if final is not None:
-        usage = final.settlement.usage
-        headers.append((b"x-router-tokens-input", b"%d" % usage.input_total))
-        headers.append((b"x-router-tokens-output", b"%d" % usage.output))
-    return headers
+    usage = None if final is None else final.settlement.usage
+    return _heads.accounts(call.loop.time() - call.started, call.cost_picodollars, usage)
 
 
 async def answer(call: Call, body: bytes, content_type: bytes) -> None:
@@ -72,8 +60,7 @@ async def answer(call: Call, body: bytes, content_type: bytes) -> None:
     call.status = 200
     headers = head(call, call.entry)
     headers += accounts(call)
-    headers.append((b"content-type", content_type))
-    headers.append((b"content-length", b"%d" % len(body)))
+    headers += _heads.content(content_type, body)
     await call.send({"type": "http.response.start", "status": 200, "headers": headers})
     await call.send({"type": "http.response.body", "body": body})
 
@@ -145,8 +132,7 @@ class StreamWriter:
     def comment(self, call: Call) -> bytes:
         if not self._comments:
             return b""
-        told = [b"%b: %b" % header for header in accounts(call)]
-        return b"".join(b": " + line + b"\n" for line in told) + b"\n"
+        return _heads.comment(accounts(call))
 
     async def fail(self, failed: Failed) -> None:
         """No attempt answered: in the envelope while no head was sent, as an event after a heart-beat."""
@@ -195,7 +181,3 @@ class StreamWriter:
 def _ascii(text: str) -> bytes:
     """A model's name as a header may carry it."""
     return text.encode("ascii", "replace").translate(None, b"\r\n\0")
-
-
-def created() -> int:
-    return int(time.time())

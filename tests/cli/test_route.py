@@ -172,3 +172,46 @@ def test_the_gateway_less_example_runs(run):
 
 def test_the_version_is_told(run):
     assert run("--version").stdout.strip() == f"fastroute {__version__}"
+
+
+def test_the_simulated_models_are_candidates_when_asked_for(run):
+    body = json.loads(run("route", "--demo", "--model", "auto", "--json").stdout)
+    assert body["placement"]["id"] == "demo-medium"
+
+
+def test_a_registry_row_never_takes_a_name_the_configuration_gives(run):
+    """A list refreshed from a provider may hold any name; the server must start all the same."""
+    assert run("models", "add", "chat", "local", "http://127.0.0.1:1").returncode == 0
+    done = run("route", "--model", "chat", "--json")
+    assert (done.returncode, json.loads(done.stdout)["placement"]["id"]) == (0, "claude-haiku")
+    refused = run("models", "add", "auto", "local", "http://127.0.0.1:1")
+    assert (refused.returncode, "auto" in refused.stderr) == (1, True)
+
+
+def test_the_registrys_commands_read_the_same_configuration(run, tmp_path):
+    (tmp_path / "fastroute.yaml").write_text(CONFIG + "state_dir: elsewhere\n")
+    assert run("models", "add", "foo", "local", "http://127.0.0.1:1").returncode == 0
+    assert (tmp_path / "elsewhere" / "fastroute.db").exists()
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("aliases", ["{a: b, b: a}", "{a: [nobody-knows]}", "{local-qwen: [claude-haiku]}"])
+def test_doctor_refuses_what_the_server_would_refuse(run, tmp_path, aliases):
+    (tmp_path / "fastroute.yaml").write_text(CONFIG.replace("{chat: [claude-haiku, local-qwen]}", aliases))
+    done = run("doctor")
+    assert done.returncode == 78
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_a_named_model_without_a_price_runs_only_while_nothing_limits_its_cost(run):
+    limited = run("route", "--model", "ollama:unheard-of", "--json", "--descriptor", "-", stdin=json.dumps(DESCRIPTOR))
+    body = json.loads(limited.stdout)
+    assert body["verdict"] == "no_candidate"
+    assert body["reasons"] in (["unpriced"], ["capability"])
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"task_class":"t","task_class":"t"}', '{"a":' * 100_000])
+def test_json_without_end_or_with_a_key_twice_is_refused_as_data(run, text):
+    done = run("route", "--descriptor", "-", stdin=text)
+    assert done.returncode == 65
+    assert "Traceback" not in done.stderr

@@ -295,14 +295,16 @@ class TestRefreshing:
     @pytest.mark.parametrize("key", ["sk-caf\u00e9", "sk-two\nlines"])
     def test_a_key_that_no_header_may_carry_is_refused_unseen(self, run: Run, provider: Provider, key: str) -> None:
         result = run("refresh", "openai", EXTERNAL_OPENAI_KEY=key, OPENAI_BASE_URL=provider.url)
-        assert (result.exit_code, result.stderr) == (1, "the key holds characters that no header may carry\n")
+        assert (result.exit_code, result.stdout) == (78, "")
+        assert "EXTERNAL_OPENAI_KEY" in result.stderr
+        assert key not in result.stderr
         assert provider.seen == []
 
     @pytest.mark.parametrize("base", ["api.openai.com", "ftp://x", "http://me:hunter2@127.0.0.1:1"])
     def test_a_base_that_is_no_url_is_refused(self, run: Run, base: str) -> None:
         result = run("refresh", "openai", EXTERNAL_OPENAI_KEY="sk-1", OPENAI_BASE_URL=base)
-        assert result.exit_code == 1
-        assert result.stderr.startswith("OPENAI_BASE_URL: endpoint: ")
+        assert result.exit_code == 78
+        assert "OPENAI_BASE_URL" in result.stderr
         assert "hunter2" not in result.stderr
 
     def test_the_environments_proxies_are_not_for_keys(self, run: Run, provider: Provider) -> None:

@@ -8,7 +8,6 @@ from fastroute import Catalog, Entry, ModelRef, Ordered, Price, Rates, Route, Sn
 from fastroute.domain import LatencyFact, Placement
 from fastroute.money import usd_from_picodollars
 from fastroute.routing import chat, tiers
-from fastroute.routing.rankers import p95
 from fastroute.routing.tiers import Thresholds, choose, too_long
 
 SMALL = Price(Rates(100_000, 300_000))
@@ -192,13 +191,6 @@ def ordered(target_p95_ms=None, snapshot=Snapshot()):
 def hello():
     request = chat.decode(b'{"model":"r","messages":[{"role":"user","content":"hi"}]}')
     return request, chat.facts(request)
-
-
-def test_p_a9_p95_is_the_nearest_lower_element():
-    assert p95(range(100, 1001, 100)) == 900
-    assert p95([7]) == 7
-    with pytest.raises(ValueError, match="at least one"):
-        p95([])
 
 
 def test_p_a9_a_slow_primary_with_enough_samples_lets_the_fastest_backup_go_first():

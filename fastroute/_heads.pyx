@@ -1,0 +1,156 @@
+# cython: language_level=3
+"""The heads of requests and of answers: what a caller's headers say, and the headers that tell of a request.
+
+Bytes go in, bytes come out; nothing here knows a call or a server. `_heads.pyi` is its face.
+"""
+
+from fastroute.errors import FastrouteError
+from fastroute.money import usd_from_picodollars
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint64_t
+from libc.stdio cimport snprintf
+
+# Read once, so twice is a contradiction: parsers disagree on which of the two counts.
+SINGLE = frozenset({
+    b"host", b"authorization", b"x-api-key", b"x-goog-api-key", b"content-length", b"content-type",
+    b"transfer-encoding", b"content-encoding",
+})
+# What dialects may hand on; each picks its own from these.
+PASSED = frozenset(
+    {b"openai-organization", b"openai-project", b"openai-beta", b"anthropic-version", b"anthropic-beta"}
+)
+cdef frozenset ONCE = SINGLE
+cdef frozenset WANTED = SINGLE | PASSED | {b"user-agent", b"idempotency-key", b"expect"}
+
+cdef bint HOST[256]
+for _code in range(256):
+    HOST[_code] = _code in b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]_"
+
+
+class HeadError(FastrouteError):
+    """Headers were refused; `encoded` when it is only for a content-encoding."""
+
+    def __init__(self, message, encoded=False):
+        self.message = message
+        self.encoded = encoded
+        super().__init__(message)
+
+
+cdef bint is_host(bytes host):
+    cdef const unsigned char *at = <const unsigned char *>PyBytes_AS_STRING(host)
+    cdef Py_ssize_t i, size = PyBytes_GET_SIZE(host)
+    for i in range(size):
+        if not HOST[at[i]]:
+            return False
+    return size > 0
+
+
+def look(headers):
+    cdef dict found = {}
+    for name, value in headers:
+        if name in WANTED:
+            if name in found and name in ONCE:
+                raise HeadError(f"the header {name.decode()} is given twice")
+            found[name] = value
+    # The server puts an empty one where none was sent.
+    host = found.get(b"host")
+    if host is None or not is_host(host):
+        raise HeadError("the header host is missing or is not a host")
+    coding = found.get(b"transfer-encoding")
+    if coding is not None and (b"content-length" in found or coding.strip().lower() != b"chunked"):
+        raise HeadError("the body's length is told in two ways")
+    coding = found.get(b"content-encoding")
+    if coding is not None and coding.strip().lower() != b"identity":
+        raise HeadError("send the body without a content-encoding", True)
+    return found
+
+
+def length(dict found not None):
+    """-1 where the body comes in chunks, 0 where there is none, -2 for what is no length."""
+    cdef const unsigned char *at
+    cdef Py_ssize_t i, size
+    cdef int64_t total = 0
+    cdef bytes announced = found.get(b"content-length")
+    if announced is None:
+        return -1 if b"transfer-encoding" in found else 0
+    at = <const unsigned char *>PyBytes_AS_STRING(announced)
+    size = PyBytes_GET_SIZE(announced)
+    for i in range(size):
+        if i == 15 or not 48 <= at[i] <= 57:
+            return -2
+        total = total * 10 + at[i] - 48
+    return total if size else -2
+
+
+def whole(message, Py_ssize_t length):
+    cdef dict told
+    if type(message) is not dict:  # the server's are; others may be any mapping
+        message = dict(message)
+    told = message
+    body = told.get("body")
+    if type(body) is bytes and len(<bytes>body) == length and told["type"] == "http.request":
+        return body
+    return None
+
+
+cdef bytes number(int64_t value):
+    cdef char text[24]
+    return PyBytes_FromStringAndSize(text, snprintf(text, sizeof(text), "%lld", <long long>value))
+
+
+cdef uint64_t DOLLAR = 10 ** 12
+cdef object MOST = 2 ** 63
+
+
+cdef bytes dollars(picodollars):
+    """As `money.usd_from_picodollars`, which is asked for what 64 bits do not hold: 0.1 us where it takes 1.0."""
+    cdef char text[40]
+    cdef int width, least
+    cdef uint64_t amount
+    if not 0 <= picodollars < MOST:
+        return usd_from_picodollars(picodollars).encode()
+    amount = picodollars
+    width = snprintf(
+        text, sizeof(text), "%llu.%012llu", <unsigned long long>(amount // DOLLAR), <unsigned long long>(amount % DOLLAR)
+    )
+    least = width - 5
+    while width > least and text[width - 1] == b"0":
+        width -= 1
+    return PyBytes_FromStringAndSize(text, width)
+
+
+def names(str request not None, str decision not None, list upstream_ids not None):
+    name = request.encode()
+    cdef list headers = [(b"x-request-id", name), (b"request-id", name), (b"x-router-request-id", name)]
+    if decision:
+        headers.append((b"x-router-decision-id", decision.encode()))
+    if upstream_ids:
+        headers.append((b"x-router-upstream-request-id", b", ".join(upstream_ids)))
+    return headers
+
+
+def accounts(double elapsed_s, cost_picodollars, usage):
+    cdef list headers = [(b"x-router-latency-ms", number(<int64_t>(elapsed_s * 1000)))]
+    if cost_picodollars is not None:
+        headers.append((b"x-router-cost-usd", dollars(cost_picodollars)))
+    if usage is not None:
+        headers.append((b"x-router-tokens-input", number(usage.input + usage.cache_read + usage.cache_write)))
+        headers.append((b"x-router-tokens-output", number(usage.output)))
+    return headers
+
+
+def content(bytes kind not None, bytes body not None):
+    return (b"content-type", kind), (b"content-length", number(PyBytes_GET_SIZE(body)))
+
+
+def comment(list headers not None):
+    cdef list parts = []
+    for name, value in headers:
+        parts.append(b": ")
+        parts.append(name)
+        parts.append(b": ")
+        parts.append(value)
+        parts.append(b"\n")
+    parts.append(b"\n")
+    return b"".join(parts)

@@ -52,6 +52,14 @@ def look(headers):
         if name in WANTED:
             if name in found and name in ONCE:
                 raise HeadError(f"the header {name.decode()} is given twice")
+            if name in PASSED:
+                if not value.isascii() or not value.decode().isprintable():
+                    raise HeadError(f"the header {name.decode()} holds characters that may not be passed on")
+                if name in found:
+                    # Betas are a list, and a list may come in several lines.
+                    if not name.endswith(b"-beta"):
+                        raise HeadError(f"the header {name.decode()} is given twice")
+                    value = found[name] + b", " + value
             found[name] = value
     # The server puts an empty one where none was sent.
     host = found.get(b"host")

@@ -75,8 +75,8 @@ class Scan:
     def integer(self, name: bytes) -> int | None:
         """That value as an integer; None when absent or null, `ScanError("type")` when it is anything else."""
 
-    def least(self, names: tuple[bytes, ...]) -> int | None:
-        """The least of these values as integers; None when all are absent or null, `ScanError("type")` as `integer`."""
+    def most(self, names: tuple[bytes, ...]) -> int | None:
+        """The largest of these values as integers; None when all are absent or null, `ScanError("type")` as `integer`."""
 
     def usage_options(self) -> bytes | None:
         """What `stream_options` must become for usage to be sent; None when the body asks for it already."""

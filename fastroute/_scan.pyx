@@ -137,12 +137,12 @@ cdef class Scan:
             raise wrong_type(name, "an integer", self.place(name).start)
         return int(raw)
 
-    def least(self, tuple names not None):
+    def most(self, tuple names not None):
         found = None
         for name in names:
             if self.place(name).start:
                 number = self.integer(name)
-                if number is not None and (found is None or number < found):
+                if number is not None and (found is None or number > found):
                     found = number
         return found
 

@@ -8,7 +8,7 @@ import orjson
 
 from fastroute import _scan
 from fastroute.call import Call
-from fastroute.callers.shape import without_extensions
+from fastroute.callers.shape import ShapeError, without_extensions
 from fastroute.domain import Entry
 from fastroute.upstreams.dialect import DialectError
 from fastroute.upstreams.upstream import Upstream
@@ -38,13 +38,22 @@ def body_for(call: Call, entry: Entry, upstream: Upstream) -> tuple[str, bytes]:
 def as_chat(call: Call) -> dict[str, Any]:
     """The request in the canonical shape, decoded once for all attempts."""
     if call.decoded is None:
-        body = orjson.loads(call.body)
+        body = decoded(call)
         if call.surface.caller is not None:
             body = call.surface.caller.to_chat({**body, "model": call.model, "stream": call.stream})
         elif call.surface.operation != "chat":
             raise DialectError("model", f"no provider of this model offers {call.surface.name}")
         call.decoded = body
     return call.decoded
+
+
+def decoded(call: Call) -> dict[str, Any]:
+    """The caller's body as objects; `ShapeError` for a number that none of them can hold."""
+    try:
+        body: dict[str, Any] = orjson.loads(call.body)
+    except orjson.JSONDecodeError:
+        raise ShapeError("", "the body holds a number that is too large to be translated") from None
+    return body
 
 
 def _spliced(call: Call, entry: Entry) -> bytes:

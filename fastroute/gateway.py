@@ -11,6 +11,7 @@ import msgspec
 
 from fastroute import _core
 from fastroute._scan import RequestScanner, ScanError
+from fastroute.bodies import decoded
 from fastroute.call import Call, Surface
 from fastroute.callers import CALLERS, NativeOnly, ShapeError
 from fastroute.clock import Clock, SystemClock
@@ -25,17 +26,28 @@ from fastroute.relay import Failed, Relay
 from fastroute.routing import chat
 from fastroute.routing.directory import AUTO, Directory
 from fastroute.routing.placement import decide, reasons_of
+from fastroute.routing.prices import misses_cache_rate
 from fastroute.routing.rankers import Ordered, Pinned, Tiers, Weighted
 from fastroute.routing.tiers import too_long
 from fastroute.upstreams.upstream import Upstream
 
 # What a reservation needs of a body beside the names every scanner looks for.
-_CAPS = (b"max_tokens", b"max_completion_tokens", b"max_output_tokens")
+_ALL_CAPS = (b"max_tokens", b"max_completion_tokens", b"max_output_tokens")
+_CAPS = {
+    "chat": _ALL_CAPS[:2],
+    "completions": _ALL_CAPS[:2],
+    "embeddings": (),
+    "messages": _ALL_CAPS[:1],
+    "responses": _ALL_CAPS[2:],
+    "gemini": (),
+}
+# The longest name of a model: it travels in headers, logs and labels, and is kept where names are remembered.
+NAME_MAX = 256
 # These need neither an address nor a key.
 IN_PROCESS = frozenset({"dummy", "demo"})
 # Nor does an agent on this machine: it is expected where the registry's agents have always been.
 UNCONFIGURED = IN_PROCESS | {name for name, known in KNOWN_PROVIDERS.items() if known.base_url and not known.key_env}
-SCANNER = RequestScanner((*_CAPS, b"n", b"response_format"))
+SCANNER = RequestScanner((*_ALL_CAPS, b"n", b"response_format"))
 # Names of models beyond the catalog's that may become labels of metrics.
 LEARNED_MAX = 256
 # What a picture or a sound may cost where the model's window is not known.
@@ -77,8 +89,14 @@ class Gateway:
         call.body = body
         try:
             scan = SCANNER.scan(body)
-            cap = scan.least(_CAPS)
+            # The largest of those that count here: which of them a provider obeys is its own affair.
+            cap = scan.most(_CAPS.get(call.surface.name, _ALL_CAPS))
             choices = scan.integer(b"n")
+            if scan.stream and call.surface.operation != "embeddings":
+                call.stream = True
+            if call.stream and call.surface.operation in ("chat", "completions"):
+                call.usage_options = scan.usage_options()
+                call.hide_usage = call.usage_options is not None
         except ScanError as error:
             self.metrics.bad_json(error.why)
             raise Failed(
@@ -89,13 +107,11 @@ class Gateway:
             raise Failed(400, "invalid_request_error", None, "a token cap is not negative", param="max_tokens")
         call.output_cap = cap
         call.choices = choices if choices is not None and choices > 1 else 1
-        if scan.stream:
-            call.stream = True
         if not call.model:  # a model in the path is the one that was asked for
             call.model = scan.model or ""
-        if call.stream and call.surface.operation in ("chat", "completions"):
-            call.usage_options = scan.usage_options()
-            call.hide_usage = call.usage_options is not None
+        if len(call.model) > NAME_MAX or not call.model.isprintable():
+            message = f"a model's name is printable and at most {NAME_MAX} characters long"
+            raise Failed(400, "invalid_request_error", "invalid_model", message, param="model")
         media = scan.media
         window = CONTEXT_UNKNOWN if media else _core.UNKNOWN
         call.input_bound = _core.token_bound(scan.text_bytes, scan.messages, scan.tools, media, window)
@@ -152,7 +168,7 @@ class Gateway:
         try:
             body = call.body
             if call.surface.caller is not None:
-                translated = call.surface.caller.to_chat({**msgspec.json.decode(body), "model": call.model})
+                translated = call.surface.caller.to_chat({**decoded(call), "model": call.model})
                 body = msgspec.json.encode(translated)
             request = chat.decode(body)
         except NativeOnly:
@@ -179,6 +195,9 @@ class Gateway:
         at = call.first_chunk_at
         first_chunk_ms = None if at is None else (at - call.started) * 1000
         self.metrics.attempt(attempt.lane, attempt.outcome, attempt.settlement.basis, first_chunk_ms)
+        price, usage = call.entry.price if call.entry is not None else None, attempt.settlement.usage
+        if price is None or (usage.cache_read and misses_cache_rate(usage, price.at(usage.input_total))):
+            self.metrics.pricing_miss.inc()
         if len(call.attempts) > 1:
             before = call.attempts[-2]
             self.metrics.fallback(self._word(before.entry_id), self._word(attempt.entry_id))
@@ -205,7 +224,7 @@ class Gateway:
             model, lane, usage = final.model, final.lane, final.settlement.usage
             cost = call.cost_picodollars
             if call.status == 200 and model not in self._learned:
-                self._learn(model)
+                self._learn(call, model)
             self.metrics.finished(model, call.status, latency_ms, cost, usage.input_total, usage.output, lane)
             if len(call.attempts) > 1:
                 self._discarded(call, final)
@@ -224,9 +243,12 @@ class Gateway:
                 cache_hit=False,
             )
 
-    def _learn(self, model: str) -> None:
+    def _learn(self, call: Call, model: str) -> None:
         """A model that a provider answered for may be a label by its name: no caller can invent one of those."""
-        if model not in self._learned and len(self._learned) < LEARNED_MAX:
+        provider = self.config.providers.get(call.entry.ref.provider) if call.entry is not None else None
+        if provider is None or provider.api_key is None:
+            return  # what needs no key often answers to any name
+        if len(self._learned) < LEARNED_MAX:
             self._learned.add(model)
             self.metrics.know(models=(model,))
 

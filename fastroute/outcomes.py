@@ -132,7 +132,7 @@ def looked_into(body: bytes) -> Seen | None:
     """Usage and error of a whole answer; None when it is no object. Broken UTF-8 passes: only its text is."""
     try:
         return SEEN.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         value = parse(body)
         return msgspec.convert(value, Seen) if isinstance(value, dict) else None
 

@@ -33,7 +33,7 @@ from fastroute.upstreams.dialect import BrokenAnswer, DialectError, ProviderErro
 from fastroute.upstreams.faults import UpstreamFault
 from fastroute.upstreams.pool import Deadlines
 from fastroute.upstreams.responses import ResponsesStream
-from fastroute.upstreams.upstream import Exchange, Upstream
+from fastroute.upstreams.upstream import Exchange, Upstream, refused_with
 
 T = TypeVar("T")
 
@@ -204,7 +204,7 @@ class Relay:
                 finally:
                     # A way out that nobody foresaw (a cancellation, a fault of ours) still closes the reservation.
                     if not attempt.settled:
-                        attempt.close("gone" if call.gone else "protocol", None, settle.presumed(reservation))
+                        attempt.close("gone", None, settle.presumed(reservation))
                         attempt.stop()
             if spare is not None:
                 call.entry, give = spare
@@ -413,7 +413,7 @@ class _Try:
     async def _answered_no(self, exchange: Exchange) -> _Poor:
         self._named(exchange)
         exchange.committed()
-        said = self.upstream.dialect.error(exchange.status, await exchange.read(262_144))
+        said = self.upstream.dialect.error(exchange.status, await refused_with(exchange))
         return self._refused(exchange.status, said, exchange)
 
     def _pipe(self) -> Pipe:
@@ -450,16 +450,16 @@ class _Try:
         ms = int((call.loop.time() - self.started) * 1000)
         attempt = Attempt(entry.id, entry.lane, entry.ref.model, outcome, status, self.reservation, settlement, ms)
         call.attempts.append(attempt)
-        if outcome in ("ok", "low_quality", "http_4xx"):
-            relay.health.success(entry.lane)
-        elif outcome == "gone":
+        # Of a lane that was never asked, or whose caller left, nothing was learned.
+        learned = outcome != "gone" and (status is not None or outcome != "http_4xx")
+        if not learned:
             relay.health.forgo(entry.lane)
+        elif outcome in ("ok", "low_quality", "http_4xx"):
+            relay.health.success(entry.lane, self.started * 1000)
         elif outcome != "rate_limit":
             relay.health.failure(entry.lane)
-        if outcome != "gone":
+        if learned:
             relay.latency.note(entry.id, ms)
-        if entry.price is None:
-            relay.metrics.pricing_miss.inc()
         relay.note(call, attempt)
 
     def stop(self) -> None:
@@ -563,7 +563,7 @@ class _Try:
                 error = outcomes.SEEN.decode(body).error
             except UpstreamFault as fault:
                 return self._faulted(fault)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 error = None
             if error is not None:
                 return self._refused_inside(error_from(200, {"error": error}))

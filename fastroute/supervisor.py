@@ -77,6 +77,7 @@ class Supervisor:
         log.info("listening on http://%s:%d with %d workers", server.host, server.port, len(self._slots))
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGHUP, self._on_signal)  # a closed terminal is no reason to cut anybody off
         # A signal must interrupt the wait below instead of being noticed at its end.
         wake_r, wake_w = os.pipe()
         os.set_blocking(wake_w, False)

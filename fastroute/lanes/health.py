@@ -18,6 +18,7 @@ class _Lane:
     degraded_at_ms: int | None = None
     probing: bool = False
     resting_until_ms: int = 0
+    rest_asked_ms: int = 0
 
 
 REST_MAX_MS = 60_000
@@ -34,11 +35,19 @@ class Health:
         self.probe_after_ms = probe_after_ms
         self._lanes: dict[str, _Lane] = {}
 
-    def success(self, lane: str) -> None:
-        """One good answer ends the streak and any pause; the lane stays listed."""
+    def success(self, lane: str, started_ms: float = 0) -> None:
+        """One good answer ends the streak, and a pause that was asked for before its attempt started; the lane stays listed.
+
+        A straggler knows nothing of a pause that was asked for while it ran.
+        """
         state = self._lanes.get(lane)
-        if state is None or state.streak or state.resting_until_ms:
+        if state is None:
             self._lanes[lane] = _Lane()
+        elif state.streak or state.resting_until_ms:
+            kept = started_ms < state.rest_asked_ms
+            self._lanes[lane] = (
+                _Lane(resting_until_ms=state.resting_until_ms, rest_asked_ms=state.rest_asked_ms) if kept else _Lane()
+            )
 
     def failure(self, lane: str) -> None:
         """One more in the streak; at the threshold, and at every failed probe, the cool-down starts anew."""
@@ -49,9 +58,11 @@ class Health:
             state.degraded_at_ms = self._clock.monotonic_ms()
 
     def rest(self, lane: str, ms: int) -> None:
-        """The provider asked for a pause; what it asks for is honoured up to a minute."""
+        """The provider asked for a pause; what it asks for is honoured up to a minute. A probe has its answer so."""
         state = self._lanes.setdefault(lane, _Lane())
-        until = self._clock.monotonic_ms() + min(max(ms, 0), REST_MAX_MS)
+        state.probing = False
+        state.rest_asked_ms = self._clock.monotonic_ms()
+        until = state.rest_asked_ms + min(max(ms, 0), REST_MAX_MS)
         state.resting_until_ms = max(state.resting_until_ms, until)
 
     def state(self, lane: str) -> LaneState:

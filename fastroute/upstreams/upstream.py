@@ -5,6 +5,7 @@ The key is bound to the host it was given for: it goes into heads made here and 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Mapping
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -47,6 +48,21 @@ class Exchange(Protocol):
     def committed(self) -> None: ...
 
     def stop(self) -> None: ...
+
+
+# The status alone says whom to ask next; its words are worth a moment.
+ERROR_BODY_S = 2.0
+ERROR_BYTES_MAX = 262_144
+
+
+async def refused_with(exchange: Exchange) -> bytes:
+    """The body of an error, as far as it comes in a moment."""
+    try:
+        async with asyncio.timeout(ERROR_BODY_S):
+            return await exchange.read(ERROR_BYTES_MAX)
+    except TimeoutError:
+        exchange.stop()
+        return b""
 
 
 class Upstream(Protocol):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import re
 import time
 import urllib.parse
@@ -18,12 +19,15 @@ import orjson
 
 from fastroute import _heads
 from fastroute._sweep import Sweep
+from fastroute.bodies import decoded
 from fastroute.call import Call, Receive, Send, Surface
 from fastroute.callers import CALLERS, ShapeError, embeddings, mistral
 from fastroute.errors import UnknownModel
 from fastroute.gateway import SURFACES, Gateway
 from fastroute.relay import CallerGone, Failed
 from fastroute.web import passthrough, reading, telling
+
+log = logging.getLogger("fastroute.web")
 
 Door = Callable[[Mapping[str, Any], Receive, Send], Coroutine[Any, Any, None]]
 Serve = Callable[[Call], Coroutine[Any, Any, None]]
@@ -153,6 +157,12 @@ class DataPlane:
             if call.stream:
                 gateway.metrics.stream_abort("down", "mid" if call.status else "first")
             call.status = 499
+        except Exception:  # a fault of ours: said in the log, and to the caller in its own envelope
+            log.exception("request %s met a fault of this gateway", call.id)
+            if call.status:
+                raise
+            message = "this gateway met a fault of its own; its log has the request's id"
+            await telling.refusal(call, Failed(500, "server_error", "internal_error", message, closes=True))
         finally:
             self.open.discard(call)
             gateway.metrics.active.dec()
@@ -224,7 +234,7 @@ class DataPlane:
             raise Failed(404, "invalid_request_error", "model_not_found", str(error), param="model") from None
         assert call.surface.caller is not None
         try:
-            call.surface.caller.to_chat({"max_tokens": 1, **orjson.loads(call.body), "model": call.model})
+            call.surface.caller.to_chat({"max_tokens": 1, **decoded(call), "model": call.model})
         except ShapeError as error:
             raise Failed(400, "invalid_request_error", None, error.message, param=error.param or None) from None
         assert call.scan is not None

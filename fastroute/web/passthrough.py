@@ -17,12 +17,11 @@ from fastroute.relay import Failed
 from fastroute.web import telling
 
 _ROUTE: Final = re.compile(r"(?:/openai)?(/v1/([a-z0-9_-]+)(?:/[A-Za-z0-9_-]+)*)")
-# These keep or change something in the provider's account, which all callers share, or hand out its credentials; and
-# the ones below `messages` and `models` are not OpenAI's.
-_NOT_SHARED: Final = frozenset({
-    "admin", "assistants", "batches", "chat", "chatkit", "containers", "conversations", "evals", "files", "fine-tuning",
-    "fine_tuning", "messages", "models", "organization", "organizations", "projects", "realtime", "skills", "threads",
-    "uploads", "v1", "vector_stores", "videos",
+# What a provider answers without keeping anything of it. Whatever else an account offers (keys, files, jobs, agents) is
+# its owner's, and all callers share the account.
+_SHARED: Final = frozenset({
+    "audio", "classifications", "classify", "detokenize", "fim", "image", "images", "moderations", "ocr", "pooling",
+    "rerank", "score", "tokenize",
 })  # fmt: skip
 
 
@@ -33,7 +32,7 @@ class Torn(FastrouteError):
 def surface_of(path: str) -> Surface | None:
     """What is asked of a provider at a path that has no door; None for what is not passed through."""
     found = _ROUTE.fullmatch(path)
-    if found is None or found[2] in _NOT_SHARED:
+    if found is None or found[2] not in _SHARED:
         return None
     return Surface(found[1], found[1], "openai", None)
 

@@ -126,7 +126,11 @@ def _listener(port: int) -> socket.socket | None:
             if not descriptor.is_socket():
                 continue
             found = socket.socket(fileno=os.dup(int(descriptor.name)))
-            if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) and found.getsockname()[1] == port:
+            if (
+                found.family in (socket.AF_INET, socket.AF_INET6)
+                and found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                and found.getsockname()[1] == port
+            ):
                 return found
             found.close()
     return None

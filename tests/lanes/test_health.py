@@ -81,3 +81,25 @@ def test_a_pause_the_provider_asks_for_is_kept_up_to_a_minute(clock):
     assert not health.admit("a")
     clock.advance(1)
     assert health.admit("a")
+
+
+def test_a_probe_that_is_asked_to_wait_leaves_the_next_one_free(clock):
+    health = Health(clock, threshold=1, probe_after_ms=5000)
+    health.failure("a")
+    clock.advance(5000)
+    assert health.admit("a")
+    health.rest("a", 1000)
+    assert not health.admit("a")
+    clock.advance(1000)
+    assert health.admit("a")
+
+
+def test_a_straggler_that_succeeds_does_not_end_a_pause_but_a_later_attempt_does(clock):
+    health = Health(clock)
+    clock.advance(1000)
+    health.failure("a")
+    health.rest("a", 30_000)
+    health.success("a", started_ms=900)
+    assert not health.admit("a")
+    health.success("a", started_ms=1000)
+    assert health.admit("a")

@@ -83,7 +83,11 @@ METRICS: tuple[Metric, ...] = (
     Metric("fastroute_verdicts_total", "counter", "Candidates weighed, by what became of them.", ("class",)),
     Metric("fastroute_refusals_total", "counter", "Requests refused for want of money or allowance.", ("kind",)),
     Metric("fastroute_settle_total", "counter", "Reservations closed, by what the amount rests on.", ("basis",)),
-    Metric("fastroute_pricing_miss_total", "counter", "Attempts whose price, or whose rate for cached tokens, is not known."),
+    Metric(
+        "fastroute_pricing_miss_total",
+        "counter",
+        "Attempts whose price, or whose rate for cached tokens, is not known.",
+    ),
     Metric("fastroute_events_dropped_total", "counter", "Log lines and events lost because nobody could take them."),
     Metric("fastroute_stream_abort_total", "counter", "Streams that ended early, by whom and when.", ("side", "phase")),
     Metric("fastroute_first_chunk_timeout_total", "counter", "Attempts given up before their first content."),

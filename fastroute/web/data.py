@@ -21,7 +21,7 @@ from fastroute import _heads
 from fastroute._sweep import Sweep
 from fastroute.bodies import decoded
 from fastroute.call import Call, Receive, Send, Surface
-from fastroute.callers import CALLERS, ShapeError, embeddings, mistral
+from fastroute.callers import CALLERS, ShapeError, embeddings, gemini, mistral
 from fastroute.errors import UnknownModel
 from fastroute.gateway import SURFACES, Gateway
 from fastroute.relay import CallerGone, Failed
@@ -234,7 +234,10 @@ class DataPlane:
             raise Failed(404, "invalid_request_error", "model_not_found", str(error), param="model") from None
         assert call.surface.caller is not None
         try:
-            call.surface.caller.to_chat({"max_tokens": 1, **decoded(call), "model": call.model})
+            if call.surface.name == "gemini":
+                gemini.count_to_chat(decoded(call), call.model)  # which may hold a whole request
+            else:
+                call.surface.caller.to_chat({"max_tokens": 1, **decoded(call), "model": call.model})
         except ShapeError as error:
             raise Failed(400, "invalid_request_error", None, error.message, param=error.param or None) from None
         assert call.scan is not None

@@ -289,3 +289,15 @@ def test_what_was_wrong_is_counted(gateway: kit.Gateway):
             sock.sendall(kit.post(BODIES[name]))
             assert kit.read_reply(sock).status == 400
         assert gateway.metric("fastroute_bad_json_total", why=why) == before + 1
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_gemini_counts_contents_and_whole_requests(gateway: kit.Gateway, wrapped: bool) -> None:
+    """A `countTokens` body holds the contents themselves or the request that would be sent."""
+    request = {"model": "models/up:x", "contents": [{"role": "user", "parts": [{"text": "word " * 40}]}]}
+    body = json.dumps({"generateContentRequest": request} if wrapped else request).encode()
+    with gateway.connect() as sock:
+        sock.sendall(kit.post(body, "/v1beta/models/up:x:countTokens"))
+        reply = kit.read_reply(sock)
+    assert reply.status == 200, reply.body
+    assert reply.json["totalTokens"] >= 40

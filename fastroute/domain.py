@@ -20,7 +20,6 @@ RuntimePreference = Literal["any", "managed", "local"]
 RUNTIME_PREFERENCES: tuple[str, ...] = get_args(RuntimePreference)
 
 LaneState = Literal["ok", "degraded", "stale"]
-LANE_STATES: tuple[str, ...] = get_args(LaneState)
 
 Exclusion = Literal["capability", "policy", "runtime", "health", "latency", "cost", "unpriced", "context"]
 # The order is the order in which filters are tried; the first that fails is the reason. `_core` shares it.

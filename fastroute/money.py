@@ -10,7 +10,6 @@ from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation, localcontext
 from fastroute.domain import MICRODOLLARS_MAX, RATE_MAX
 from fastroute.errors import MoneyError
 
-PICODOLLARS_PER_MICRODOLLAR = 1_000_000
 PICODOLLARS_PER_DOLLAR = 1_000_000_000_000
 
 

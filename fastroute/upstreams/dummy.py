@@ -37,8 +37,3 @@ class Dummy(OpenAI):
             chunks.append({**head, "choices": [choice]})
         chunks.append({**head, "choices": [], "usage": chat_usage(Usage())})
         return [*(("", orjson.dumps(chunk)) for chunk in chunks), ("", b"[DONE]")]
-
-
-def is_dummy(model: str) -> bool:
-    """Whether the placeholder answers for this name."""
-    return model.startswith("dummy")

@@ -45,13 +45,16 @@ _FINISH: Final = {
 
 
 class OpenAI:
-    """Any provider that speaks OpenAI's chat; `prefix` stands before `/v1`, `chat_path` in place of the chat path."""
+    """Any provider that speaks OpenAI's chat; `chat_path` stands in place of the chat path, for agents with one of their own.
+
+    What a provider has before `/v1` belongs to its base URL.
+    """
 
     name = "openai"
     speaks_chat = True
 
-    def __init__(self, prefix: str = "", chat_path: str | None = None) -> None:
-        self._paths = {operation: prefix + path for operation, path in PATHS.items()}
+    def __init__(self, chat_path: str | None = None) -> None:
+        self._paths = dict(PATHS)
         if chat_path is not None:
             self._paths["chat"] = chat_path
 
@@ -94,17 +97,6 @@ class OpenAI:
 
     def stream(self, *, model: str, created: int, id: str, include_usage: bool) -> OpenAIStream:  # noqa: A002 - the wire's word
         return OpenAIStream(model=model, created=created, id=id, include_usage=include_usage)
-
-
-FLAVOURS: Final[dict[str, OpenAI]] = {
-    "openai": OpenAI(),
-    "venice": OpenAI(),
-    "llm-d": OpenAI(),
-    "openrouter": OpenAI(prefix="/api"),
-    "grok": OpenAI(prefix="/openai"),  # api.groq.com, despite the name
-    "local": OpenAI(chat_path="/infer"),  # the registered agents' one endpoint
-}
-"""Provider types that differ only in their paths, by registry type."""
 
 
 def usage_of(told: Any) -> Usage | None:

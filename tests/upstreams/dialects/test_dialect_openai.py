@@ -7,7 +7,7 @@ import pytest
 
 from fastroute.domain import Usage
 from fastroute.upstreams.dialect import BrokenAnswer
-from fastroute.upstreams.dummy import Dummy, is_dummy
+from fastroute.upstreams.dummy import Dummy
 from fastroute.upstreams.openai import OpenAI
 
 OPENAI = OpenAI()
@@ -164,9 +164,6 @@ def test_bytes_that_are_not_utf_8_pass_and_are_still_understood(identity):
 def test_i_a1_the_placeholder_says_hello_world(identity, rebuild):
     """Id, text, finish and a usage of nothing, whole and in three chunks."""
     dummy = Dummy()
-    assert is_dummy("dummy")
-    assert is_dummy("dummy-model")
-    assert not is_dummy("foo-1")
     body = dummy.body("dummy", created=9, hex="ab12")
     assert dummy.answer(body, **identity) == body
     assert (body["id"], body["object"], body["created"]) == ("cmpl-ab12", "chat.completion", 9)

@@ -18,8 +18,11 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "fastroute"
 
 GROUND = {"_core", "_heads", "_scan", "_sweep", "domain", "errors", "clock", "money", "config"}
-ROOMS = {"routing", "lanes", "ledger", "upstreams", "callers", "metrics", "logs"}
+ROOMS = {"routing", "lanes", "ledger", "upstreams", "callers", "metrics", "logs", "receipts"}
 CONDUCTORS = {
+    "_call",
+    "_gateway",
+    "_relay",
     "gateway",
     "relay",
     "outcomes",

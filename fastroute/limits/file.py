@@ -1,0 +1,158 @@
+"""The one file all workers of a host share: made once, mapped by each, and kept while its windows may still count.
+
+    words 0-4    magic, slots, milliseconds of a window, workers seen, identities pushed out
+    words 5-6    the machine's boot: its monotonic clock begins anew with each
+    words 7-8    a secret for the hashes of anonymous callers' addresses
+
+Every process holds a shared lock on it as long as it lives. Who finds nobody else there knows that no request is in
+progress; windows outlive everybody, so that a restart admits nothing it should not.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from mmap import mmap
+from pathlib import Path
+
+from fastroute.errors import FastrouteError
+from fastroute.limits._table import HEADER, SLOT, SLOTS_MIN, WORKERS_MAX, Table
+
+SLOTS = 65_536
+WINDOW_S = 60
+WINDOW_S_MAX = 86_400
+SLOTS_MAX = 1 << 22
+
+_MAGIC = int.from_bytes(b"frLimi01", "little")
+_HEAD = struct.Struct("<QQQQQ16s16s")
+_SECRET = 56
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class LimitsError(FastrouteError):
+    """The table of limits cannot be kept where it should be."""
+
+
+class Shared:
+    """A mapped table and the lock that says so."""
+
+    def __init__(self, table: Table, secret: bytes, fd: int) -> None:
+        self.table = table
+        self.secret = secret
+        self._fd = fd
+
+    def close(self) -> None:
+        """Let go of the lock; the memory goes with the last pass."""
+        if self._fd >= 0:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)  # the map has a descriptor of its own, and with it the same lock
+            os.close(self._fd)
+            self._fd = -1
+
+
+def open_table(path: Path, worker: int, *, slots: int = SLOTS, window_s: int = WINDOW_S) -> Shared:
+    """The table at this path, made if there is none, or if the one there is of other sizes, another boot or not ours.
+
+    `slots` is rounded up to a power of two. The place of `worker` is taken over: what was in progress there is over.
+    """
+    if not SLOTS_MIN <= slots <= SLOTS_MAX:
+        raise ValueError(f"slots are {SLOTS_MIN} to {SLOTS_MAX}, not {slots}")
+    if not 1 <= window_s <= WINDOW_S_MAX:
+        raise ValueError(f"a window is 1 to {WINDOW_S_MAX} seconds, not {window_s}")
+    if not 0 <= worker < WORKERS_MAX:
+        raise ValueError(f"worker {worker} is none of {WORKERS_MAX}")
+    slots = 1 << (slots - 1).bit_length()
+    size = HEADER + slots * SLOT
+    try:
+        with _one_at_a_time(path.with_name(path.name + ".lock")):
+            fd, alone = _join(path, size, (_MAGIC, slots, window_s * 1000))
+            try:
+                memory = mmap(fd, size)
+                table = Table(memory, worker)
+                for place in range(WORKERS_MAX) if alone else (worker,):
+                    table.clear_worker(place)
+            except BaseException:
+                os.close(fd)
+                raise
+    except OSError as error:
+        raise LimitsError(
+            f"limits cannot be kept in {path.parent}: {error.strerror}; "
+            f"it must be writable and have {(size >> 20) + 1} MiB for them"
+        ) from None
+    return Shared(table, memory[_SECRET : _SECRET + 16], fd)
+
+
+def in_memory(worker: int = 0, *, slots: int = SLOTS_MIN * 64, window_s: int = WINDOW_S) -> Shared:
+    """A table of this process alone."""
+    memory = bytearray(HEADER + slots * SLOT)
+    secret = os.urandom(16)
+    _HEAD.pack_into(memory, 0, _MAGIC, slots, window_s * 1000, 0, 0, b"", secret)
+    return Shared(Table(memory, worker), secret, -1)
+
+
+@contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    """The kernel lets go of the lock of a process that dies in the middle."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _join(path: Path, size: int, shape: tuple[int, int, int]) -> tuple[int, bool]:
+    """The file, with a shared lock, and whether nobody else has it."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return _make(path, size, shape), True
+    try:
+        alone = True
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            alone = False
+        boot = _boot()
+        # Where boots cannot be told apart, a file nobody uses may be of an earlier one.
+        if os.fstat(fd).st_size == size and (boot or not alone):
+            head = _HEAD.unpack(os.pread(fd, _HEAD.size, 0))
+            if head[:3] == shape and head[5] == boot.ljust(16, b"\0"):
+                fcntl.flock(fd, fcntl.LOCK_SH)
+                return fd, alone
+    except BaseException:
+        os.close(fd)
+        raise
+    os.close(fd)
+    # Workers of other settings, on their way out, keep the file they have; it only loses its name.
+    return _make(path, size, shape), True
+
+
+def _make(path: Path, size: int, shape: tuple[int, int, int]) -> int:
+    unborn = path.with_name(path.name + ".new")
+    unborn.unlink(missing_ok=True)
+    fd = os.open(unborn, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        if sys.platform == "linux":
+            os.posix_fallocate(fd, 0, size)  # a store into a page the disk has no room for would be a SIGBUS
+        else:
+            os.ftruncate(fd, size)
+        os.pwrite(fd, _HEAD.pack(*shape, 0, 0, _boot(), os.urandom(16)), 0)
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        unborn.rename(path)
+    except BaseException:
+        os.close(fd)
+        unborn.unlink(missing_ok=True)
+        raise
+    return fd
+
+
+def _boot() -> bytes:
+    """Which boot of the machine this is; nothing where that is not told."""
+    try:
+        return bytes.fromhex(_BOOT_ID.read_text().strip().replace("-", ""))
+    except OSError:
+        return b""

@@ -8,8 +8,8 @@ from fastroute.errors import FastrouteError
 from fastroute.money import usd_from_picodollars
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.long cimport PyLong_AsLongLongAndOverflow
 from libc.stdint cimport int64_t, uint64_t
-from libc.stdio cimport snprintf
 
 # Read once, so twice is a contradiction: parsers disagree on which of the two counts.
 SINGLE = frozenset({
@@ -46,7 +46,7 @@ cdef bint is_host(bytes host):
     return size > 0
 
 
-def look(headers):
+cpdef dict look(headers):
     cdef dict found = {}
     for name, value in headers:
         if name in WANTED:
@@ -74,7 +74,7 @@ def look(headers):
     return found
 
 
-def length(dict found not None):
+cpdef long long length(dict found) except? -9:
     """-1 where the body comes in chunks, 0 where there is none, -2 for what is no length."""
     cdef const unsigned char *at
     cdef Py_ssize_t i, size
@@ -91,7 +91,7 @@ def length(dict found not None):
     return total if size else -2
 
 
-def whole(message, Py_ssize_t length):
+cpdef whole(message, Py_ssize_t length):
     cdef dict told
     if type(message) is not dict:  # the server's are; others may be any mapping
         message = dict(message)
@@ -102,33 +102,51 @@ def whole(message, Py_ssize_t length):
     return None
 
 
+cdef char* digits(char *end, uint64_t value) noexcept:
+    """Decimal digits up to `end`; where they begin. A fifth of what snprintf takes."""
+    while True:
+        end -= 1
+        end[0] = <char>(48 + value % 10)
+        value //= 10
+        if value == 0:
+            return end
+
+
 cdef bytes number(int64_t value):
     cdef char text[24]
-    return PyBytes_FromStringAndSize(text, snprintf(text, sizeof(text), "%lld", <long long>value))
+    cdef char *end = text + sizeof(text)
+    cdef char *start = digits(end, <uint64_t>value if value > 0 else 0)
+    return PyBytes_FromStringAndSize(start, end - start)
 
 
 cdef uint64_t DOLLAR = 10 ** 12
-cdef object MOST = 2 ** 63
 
 
 cdef bytes dollars(picodollars):
     """As `money.usd_from_picodollars`, which is asked for what 64 bits do not hold: 0.1 us where it takes 1.0."""
     cdef char text[40]
-    cdef int width, least
-    cdef uint64_t amount
-    if not 0 <= picodollars < MOST:
+    cdef char *end = text + sizeof(text)
+    cdef char *start
+    cdef char *point
+    cdef char *least
+    cdef int overflow = 0
+    cdef long long amount = PyLong_AsLongLongAndOverflow(picodollars, &overflow)
+    if overflow or amount < 0:
         return usd_from_picodollars(picodollars).encode()
-    amount = picodollars
-    width = snprintf(
-        text, sizeof(text), "%llu.%012llu", <unsigned long long>(amount // DOLLAR), <unsigned long long>(amount % DOLLAR)
-    )
-    least = width - 5
-    while width > least and text[width - 1] == b"0":
-        width -= 1
-    return PyBytes_FromStringAndSize(text, width)
+    start = digits(end, <uint64_t>amount % DOLLAR)
+    point = end - 13
+    while start > point + 1:
+        start -= 1
+        start[0] = b"0"
+    point[0] = b"."
+    start = digits(point, <uint64_t>amount // DOLLAR)
+    least = point + 8
+    while end > least and end[-1] == b"0":
+        end -= 1
+    return PyBytes_FromStringAndSize(start, end - start)
 
 
-def names(str request not None, str decision not None, list upstream_ids not None):
+cpdef list names(str request, str decision, list upstream_ids):
     name = request.encode()
     cdef list headers = [(b"x-request-id", name), (b"request-id", name), (b"x-router-request-id", name)]
     if decision:
@@ -138,7 +156,7 @@ def names(str request not None, str decision not None, list upstream_ids not Non
     return headers
 
 
-def accounts(double elapsed_s, cost_picodollars, usage):
+cpdef list accounts(double elapsed_s, cost_picodollars, usage):
     cdef list headers = [(b"x-router-latency-ms", number(<int64_t>(elapsed_s * 1000)))]
     if cost_picodollars is not None:
         headers.append((b"x-router-cost-usd", dollars(cost_picodollars)))
@@ -148,7 +166,7 @@ def accounts(double elapsed_s, cost_picodollars, usage):
     return headers
 
 
-def content(bytes kind not None, bytes body not None):
+cpdef tuple content(bytes kind, bytes body):
     return (b"content-type", kind), (b"content-length", number(PyBytes_GET_SIZE(body)))
 
 

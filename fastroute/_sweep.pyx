@@ -10,12 +10,6 @@ cdef double TICK_S = 0.001
 
 
 cdef class Sweep:
-    cdef double seconds
-    cdef object act
-    cdef dict since  # in the order of time
-    cdef object loop
-    cdef object timer
-
     def __init__(self, double seconds, act):
         self.seconds = seconds
         self.act = act
@@ -24,14 +18,15 @@ cdef class Sweep:
     def __len__(self):
         return len(self.since)
 
-    def add(self, waiting, loop):
+    cpdef int add(self, waiting, loop) except -1:
         cdef double now = loop.time()
         self.since[waiting] = now
         if self.timer is None or self.loop is not loop:
             self.loop = loop
             self.timer = loop.call_at(now + self.seconds, self.look, loop)
+        return 0
 
-    def drop(self, waiting):
+    cpdef bint drop(self, waiting) except? False:
         return self.since.pop(waiting, None) is not None
 
     def look(self, loop):

@@ -9,6 +9,8 @@ from fastroute.domain import Entry
 from fastroute.errors import CatalogError
 from fastroute.gateway import Gateway
 from fastroute.ledger.registry import registry_rows
+from fastroute.ledger.teller import Teller
+from fastroute.limits import Limiter
 from fastroute.logs import Logs
 from fastroute.metrics import Metrics
 from fastroute.routing.build import directory_of
@@ -26,15 +28,36 @@ from fastroute.upstreams.upstream import Remote, Upstream
 NATIVE_RESPONSES = frozenset({"openai"})
 
 
-def assemble(config: Config, number: int, log: Logs | None = None) -> Gateway:
-    """The gateway of one worker."""
+def assemble(
+    config: Config, number: int, log: Logs | None = None, teller: Teller | None = None, limiter: Limiter | None = None
+) -> Gateway:
+    """The gateway of one worker; without a teller nobody's money is counted."""
     config = with_demo(config)
     directory = directory_for(config)
-    upstreams = Upstreams(config, Pool())
+    pool = Pool()
     metrics = Metrics.open(config.state_dir / "run" / "metrics", number)
     if log is not None:
         log.on_drop = metrics.events_dropped.inc
-    return Gateway(config, directory, upstreams.of, metrics, log)
+    gateway = Gateway(config, directory, Upstreams(config, pool).of, metrics, log)
+    gateway.pool, gateway.teller, gateway.limiter = pool, teller, limiter
+    return gateway
+
+
+def renewed(before: Gateway, config: Config, directory: Directory) -> Gateway:
+    """A gateway for another configuration or registry, which knows what the one before it has learned of lanes.
+
+    Requests under way keep the gateway they began with; both connect through the same pool.
+    """
+    config = with_demo(config)
+    pool = before.pool
+    assert pool is not None
+    gateway = Gateway(config, directory, Upstreams(config, pool).of, before.metrics, before.log)
+    gateway.pool, gateway.teller, gateway.limiter = pool, before.teller, before.limiter
+    before.health.threshold, before.health.probe_after_ms = config.health.threshold, config.health.probe_after_ms
+    gateway.health = gateway.relay.health = before.health
+    gateway.latency = gateway.relay.latency = before.latency
+    gateway.relay.retries = before.relay.retries
+    return gateway
 
 
 def directory_for(config: Config) -> Directory:

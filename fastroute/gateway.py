@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from fastroute import _core
+from fastroute import asked
+from fastroute._gateway import Core
 from fastroute._scan import RequestScanner, ScanError
 from fastroute.bodies import decoded
 from fastroute.call import Call, Surface
@@ -20,15 +21,17 @@ from fastroute.domain import Attempt, Entry, Snapshot
 from fastroute.errors import UnknownModel
 from fastroute.ids import Ids
 from fastroute.lanes import Health, Latency
+from fastroute.ledger.teller import Teller
+from fastroute.limits import Limiter
 from fastroute.logs import Logs
 from fastroute.metrics import Metrics
 from fastroute.relay import Failed, Relay
 from fastroute.routing import chat
 from fastroute.routing.directory import AUTO, Directory
 from fastroute.routing.placement import decide, reasons_of
-from fastroute.routing.prices import misses_cache_rate
 from fastroute.routing.rankers import Ordered, Pinned, Tiers, Weighted
 from fastroute.routing.tiers import too_long
+from fastroute.upstreams.pool import Pool
 from fastroute.upstreams.upstream import Upstream
 
 # What a reservation needs of a body beside the names every scanner looks for.
@@ -47,15 +50,19 @@ NAME_MAX = 256
 IN_PROCESS = frozenset({"dummy", "demo"})
 # Nor does an agent on this machine: it is expected where the registry's agents have always been.
 UNCONFIGURED = IN_PROCESS | {name for name, known in KNOWN_PROVIDERS.items() if known.base_url and not known.key_env}
-SCANNER = RequestScanner((*_ALL_CAPS, b"n", b"response_format"))
+SCANNER = RequestScanner((*_ALL_CAPS, b"n", b"response_format", *asked.NAMES))
 # Names of models beyond the catalog's that may become labels of metrics.
 LEARNED_MAX = 256
 # What a picture or a sound may cost where the model's window is not known.
 CONTEXT_UNKNOWN = 1_000_000
 
 
-class Gateway:
+class Gateway(Core):
     """One worker's conductor."""
+
+    teller: Teller | None = None  # who keeps this worker's accounts; None where nobody's money is counted
+    limiter: Limiter | None = None
+    pool: Pool | None = None  # what its upstreams connect through; a gateway after it takes it over
 
     def __init__(
         self,
@@ -69,70 +76,52 @@ class Gateway:
         clock = clock or SystemClock()
         self.config = config
         self.directory = directory
-        self.metrics = metrics
-        self.log = log
+        super().__init__(SCANNER, _CAPS, _ALL_CAPS, Ids(), metrics, log)
         self.health = Health(clock, config.health.threshold, config.health.probe_after_ms)
         self.latency = Latency(clock)
-        self.ids = Ids()
         entries = self.directory.entries()
         metrics.know(
             models={name for entry in entries for name in (entry.ref.model, entry.id)},
             lanes={entry.lane for entry in entries} | set(config.providers) | IN_PROCESS,
             backends={entry.lane for entry in entries} | set(config.providers) | IN_PROCESS,
         )
-        self._learned: set[str] = set()
-        self._chosen = metrics.verdict.of("chosen")
-        self.relay = Relay(config.relay, upstream_of, self.health, self.latency, self._attempted, metrics, clock)
+        self.relay = Relay(config.relay, upstream_of, self.health, self.latency, self.attempted, metrics, clock)
 
-    def read(self, call: Call, body: bytes) -> None:
-        """Check the body as JSON and take out what is needed; `Failed` names what is wrong with it."""
-        call.body = body
-        try:
-            scan = SCANNER.scan(body)
-            # The largest of those that count here: which of them a provider obeys is its own affair.
-            cap = scan.most(_CAPS.get(call.surface.name, _ALL_CAPS))
-            choices = scan.integer(b"n")
-            if scan.stream and call.surface.operation != "embeddings":
-                call.stream = True
-            if call.stream and call.surface.operation in ("chat", "completions"):
-                call.usage_options = scan.usage_options()
-                call.hide_usage = call.usage_options is not None
-        except ScanError as error:
-            self.metrics.bad_json(error.why)
-            raise Failed(
-                400, "invalid_request_error", "invalid_json", f"the body cannot be read: {error.message}"
-            ) from None
-        call.scan = scan
-        if cap is not None and cap < 0:
-            raise Failed(400, "invalid_request_error", None, "a token cap is not negative", param="max_tokens")
-        call.output_cap = cap
-        call.choices = choices if choices is not None and choices > 1 else 1
-        if not call.model:  # a model in the path is the one that was asked for
-            call.model = scan.model or ""
-        if len(call.model) > NAME_MAX or not call.model.isprintable():
-            message = f"a model's name is printable and at most {NAME_MAX} characters long"
-            raise Failed(400, "invalid_request_error", "invalid_model", message, param="model")
-        media = scan.media
-        window = CONTEXT_UNKNOWN if media else _core.UNKNOWN
-        call.input_bound = _core.token_bound(scan.text_bytes, scan.messages, scan.tools, media, window)
+    def left(self, call: Call) -> None:
+        """Give a request's place back, and count the tokens it used instead of those it might have."""
+        assert call.permit is not None
+        if call.permit.tokens:
+            used = sum(
+                attempt.settlement.usage.input_total + attempt.settlement.usage.output for attempt in call.attempts
+            )
+            call.permit.correct(used)
+        call.permit.leave()
 
-    def plan(self, call: Call) -> None:
-        """Who may answer, best first, and why; `Failed` when the name is unknown or nobody may."""
+    def unreadable(self, error: ScanError) -> Failed:
+        """What is wrong with a body, counted."""
+        self.metrics.bad_json(error.why)
+        return Failed(400, "invalid_request_error", "invalid_json", f"the body cannot be read: {error.message}")
+
+    def negative_cap(self) -> Failed:
+        return Failed(400, "invalid_request_error", None, "a token cap is not negative", param="max_tokens")
+
+    def bad_name(self) -> Failed:
+        return bad_name()
+
+    def place(self, call: Call) -> Entry | None:
+        """The entry that alone a name stands for; else None, and the call has its entries and their reason."""
         if not call.model:
             raise Failed(400, "invalid_request_error", "model_required", "you must provide a model", param="model")
         try:
             target = self.directory.resolve(call.model)
         except UnknownModel as error:
             raise Failed(404, "invalid_request_error", "model_not_found", str(error), param="model") from None
-        call.decision_id = self.ids.decision()
         route = target.route
         if isinstance(route.ranker, Pinned):
             entry = target.catalog[route.ranker.entry_id]
             self._check_configured(entry)
-            call.entries = [entry]
-            call.reason = "manual_override"
-            self._chosen.inc()
-            return
+            return entry
+        call.decision_id = self.ids.decision()
         request, facts = self._facts(call)
         if isinstance(route.ranker, Tiers) and too_long(facts, route.ranker.thresholds):
             limit = route.ranker.thresholds.max_input_tokens
@@ -153,18 +142,24 @@ class Gateway:
                 400, "invalid_request_error", "no_candidate", f"nothing behind {call.model!r} can take this request"
             )
         call.entries = [target.catalog.entries[row] for row in decision.order]
-        usable = [entry for entry in call.entries if self._configured(entry)]
+        usable = [entry for entry in call.entries if self.configured(entry)]
         if not usable:
             self._check_configured(call.entries[0])
         call.entries = usable
         call.quality = call.surface.talks
         call.wants_json = facts.wants_json
         call.reason = reasons_of(decision, call.entries[0], route)[-1]
+        if isinstance(route.ranker, Tiers):
+            call.words = {route.ranker.small: "small", route.ranker.medium: "medium"}
+            self.metrics.tier(call.words.get(call.entries[0].id, "other"))
+        return None
 
     def _facts(self, call: Call) -> tuple[chat.ChatRequest, chat.Facts]:
-        assert call.scan is not None
         if not call.surface.talks:
-            return chat.ChatRequest(call.model, []), chat.Facts(estimated_tokens=call.scan.text_bytes // 4)
+            read = call.scan or call.form
+            assert read is not None
+            return chat.ChatRequest(call.model, []), chat.Facts(estimated_tokens=read.text_bytes // 4)
+        assert call.scan is not None
         try:
             body = call.body
             if call.surface.caller is not None:
@@ -180,27 +175,22 @@ class Gateway:
             raise Failed(400, "invalid_request_error", None, f"the body is not a chat request: {error}") from None
         return request, chat.facts(request)
 
-    def _configured(self, entry: Entry) -> bool:
+    def configured(self, entry: Entry) -> bool:
+        """Whether there is an address to ask it at, and whatever else its provider needs."""
         provider = entry.ref.provider
         return entry.endpoint is not None or provider in self.config.providers or provider in UNCONFIGURED
 
     def _check_configured(self, entry: Entry) -> None:
-        if self._configured(entry):
+        if self.configured(entry):
             return
         known = KNOWN_PROVIDERS.get(entry.ref.provider)
         message = known.refusal if known else f"provider {entry.ref.provider!r} is not configured"
         raise Failed(500, "server_error", "provider_not_configured", message)
 
-    def _attempted(self, call: Call, attempt: Attempt) -> None:
-        at = call.first_chunk_at
-        first_chunk_ms = None if at is None else (at - call.started) * 1000
-        self.metrics.attempt(attempt.lane, attempt.outcome, attempt.settlement.basis, first_chunk_ms)
-        price, usage = call.entry.price if call.entry is not None else None, attempt.settlement.usage
-        if price is None or (usage.cache_read and misses_cache_rate(usage, price.at(usage.input_total))):
-            self.metrics.pricing_miss.inc()
-        if len(call.attempts) > 1:
-            before = call.attempts[-2]
-            self.metrics.fallback(self._word(before.entry_id), self._word(attempt.entry_id))
+    def fell_back(self, call: Call, attempt: Attempt) -> None:
+        """Count an attempt that was made because another had failed."""
+        before = call.attempts[-2]
+        self.metrics.fallback(self._word(before.entry_id), self._word(attempt.entry_id))
 
     def _word(self, entry_id: str) -> str:
         """The tier's word for a model where it has one: the fallback's labels are `small` and `medium`."""
@@ -213,51 +203,26 @@ class Gateway:
         """What `/v1/models` shows: every name that can be asked for, entries before routes and aliases."""
         return self.directory.listed()
 
-    def finished(self, call: Call) -> None:
-        """Count what became of a request, once."""
-        final = call.final
-        latency_ms = int((call.loop.time() - call.started) * 1000)
-        if final is None:
-            model = lane = cost = None
-            self.metrics.finished("other", call.status, latency_ms)
-        else:
-            model, lane, usage = final.model, final.lane, final.settlement.usage
-            cost = call.cost_picodollars
-            if call.status == 200 and model not in self._learned:
-                self._learn(call, model)
-            self.metrics.finished(model, call.status, latency_ms, cost, usage.input_total, usage.output, lane)
-            if len(call.attempts) > 1:
-                self._discarded(call, final)
-        if self.log is not None:
-            self.log.request(
-                call.id,
-                surface=call.surface.name,
-                status=call.status,
-                model=model,
-                backend=lane,
-                reason=call.reason,
-                attempts=len(call.attempts),
-                stream=call.stream,
-                latency_ms=latency_ms,
-                cost_picodollars=cost,
-                cache_hit=False,
-            )
-
-    def _learn(self, call: Call, model: str) -> None:
+    def learn(self, call: Call, model: str, learned: set[str]) -> None:
         """A model that a provider answered for may be a label by its name: no caller can invent one of those."""
         provider = self.config.providers.get(call.entry.ref.provider) if call.entry is not None else None
         if provider is None or provider.api_key is None:
             return  # what needs no key often answers to any name
-        if len(self._learned) < LEARNED_MAX:
-            self._learned.add(model)
+        if len(learned) < LEARNED_MAX:
+            learned.add(model)
             self.metrics.know(models=(model,))
 
-    def _discarded(self, call: Call, final: Attempt) -> None:
+    def discarded(self, call: Call, final: Attempt) -> None:
         """What was billed for answers that nobody read is counted under the model that gave them."""
         for attempt in call.attempts:
             if attempt is not final:
                 usage = attempt.settlement.usage
                 self.metrics.billed(attempt.model, usage.input_total, usage.output)
+
+
+def bad_name() -> Failed:
+    message = f"a model's name is printable and at most {NAME_MAX} characters long"
+    return Failed(400, "invalid_request_error", "invalid_model", message, param="model")
 
 
 SURFACES = {

@@ -39,9 +39,13 @@ _TEXT_MAX = 32_768
 _SECRET_MIN = 8
 _LINE_MAX = 131_072
 _FIELD_MAX = 1024
+_FORMS_MAX = 1024
 
 # A record with its message, a request with its moment, or somebody who waits until all before it is written.
-_Entry = tuple[logging.LogRecord, str] | tuple[int, str, dict[str, Any]] | threading.Event
+_Said = tuple[logging.LogRecord, str] | tuple[int, str, dict[str, Any]]
+# surface, status, model, backend, reason, attempts, stream: what the lines of thousands of requests share.
+Kind = tuple[str, int, str | None, str | None, str, int, bool]
+_Entry = _Said | tuple[int, str, Kind, int, int | None] | threading.Event
 _Stamp = tuple[int, str]
 # What every record has; the rest of one is what its author added with `extra`. Our own names cannot be taken.
 _STANDARD = {
@@ -246,21 +250,20 @@ class Logs:
         self._closing = False
         self._second: _Stamp = (-1, "")
         self._instant: _Stamp = (-1, "")
+        self._forms: dict[Kind, bytes] = {}
         self.renew_after_fork()
         self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
         self._thread.start()
 
     def request(self, request_id: str, **fields: Any) -> None:
         """One line for one request that is over; the fields are read later, so they are values that do not change."""
-        if not self._requests:
-            return
-        queue = self._queue
-        if len(queue) >= QUEUE_MAX:
-            self._drop(1)
-            return
-        queue.append((time.time_ns(), request_id, fields))
-        if not self._waiting.is_set():
-            self._waiting.set()
+        if self._requests:
+            self._put((time.time_ns(), request_id, fields))
+
+    def answered(self, request_id: str, kind: Kind, latency_ms: int, cost_picodollars: int | None) -> None:
+        """The same for a request that was answered, with the fields every such line has; `request_id` is one of ours."""
+        if self._requests:
+            self._put((time.time_ns(), request_id, kind, latency_ms, cost_picodollars))
 
     def record(self, record: logging.LogRecord) -> None:
         try:
@@ -343,16 +346,19 @@ class Logs:
                 waiters.append(entry)
                 continue
             try:
-                if len(entry) == 3:
-                    block += _encoded(self._request(*entry))
+                if len(entry) == 5:
+                    block += self._line(*entry)
                     lines += 1
                     continue
-                record, message = entry
-                document = self._document(record, message)
-                if record.levelno >= self.level:
-                    block += _encoded(document)
+                if len(entry) == 3:
+                    document, record = self._request(*entry), None
+                else:
+                    record, message = entry
+                    document = self._document(record, message)
+                if record is None or record.levelno >= self.level:
+                    block += self._redactor.lines(_encoded(document))
                     lines += 1
-                if record.levelno >= logging.WARNING:
+                if record is not None and record.levelno >= logging.WARNING:
                     shown.append(self._redactor.text(_for_people(document)))
             except (TypeError, ValueError, LookupError, AttributeError, RuntimeError):
                 self._drop(1)  # what somebody logged cannot be turned into text
@@ -372,7 +378,7 @@ class Logs:
             lost = {**self._head(time.time_ns() // 1_000_000, "WARNING", __name__), "message": "log lines were dropped"}
             block[:0] = _encoded({**lost, "dropped": told - self._told})
         try:
-            file.write(self._redactor.lines(block))
+            file.write(block)
             self._told = told
         except OSError:
             self._drop(lines)
@@ -387,6 +393,30 @@ class Logs:
             "request_id": request_id,
             **fields,
         }
+
+    def _line(self, at_ns: int, request_id: str, kind: Kind, latency_ms: int, cost: int | None) -> bytes:
+        """An answered request's line: one format for each kind, encoded and masked once, filled in for each request.
+
+        Encoding and searching every line anew took 4.6 us of a request's 150.
+        """
+        form = self._forms.get(kind)
+        if form is None:
+            if len(self._forms) >= _FORMS_MAX:
+                self._forms.clear()
+            form = self._forms[kind] = self._form(kind)
+        told = b"null" if cost is None else b"%d" % cost
+        return form % (self._moment(at_ns // 1_000_000).encode(), request_id.encode(), latency_ms, told)
+
+    def _form(self, kind: Kind) -> bytes:
+        surface, status, model, backend, reason, attempts, stream = kind
+        fields = {"surface": surface, "status": status, "model": model, "backend": backend, "reason": reason}
+        fields |= {"attempts": attempts, "stream": stream, "latency_ms": "\0ms", "cost_picodollars": "\0cost"}
+        line = self._redactor.lines(_encoded({**self._request(0, "\0id", fields), "ts": "\0ts", "cache_hit": False}))
+        form = bytes(line).replace(b"%", b"%%")
+        # A NUL is written as an escape whose backslash no other text's encoding has right behind a quote.
+        for place, filled in ((b"ts", b'"%b"'), (b"id", b'"%b"'), (b"ms", b"%d"), (b"cost", b"%b")):
+            form = form.replace(b'"\\u0000%b"' % place, filled)
+        return form
 
     def _document(self, record: logging.LogRecord, message: str) -> dict[str, Any]:
         document = self._head(int(record.created * 1000), record.levelname, record.name)

@@ -21,6 +21,9 @@ from fastroute.upstreams.dialect import parse
 RETRY_SHARE: Final = 0.2
 RETRY_START: Final = 10.0
 
+# It recovers over time as well: a gateway that is asked little would else stay without a second chance for hours.
+RETRIES_A_MINUTE: Final = 10.0
+
 # Every kind of fault: what the attempt is counted as, and what it settles as once anything was sent.
 FAULTS: Final[dict[str, tuple[Outcome, str]]] = {
     "dns": ("connect", "void"),
@@ -79,10 +82,11 @@ SEEN: Final = msgspec.json.Decoder(Seen)
 
 
 class RetryBudget:
-    """A bucket that first attempts fill by a fifth and every further attempt empties by one."""
+    """A bucket that first attempts fill by a fifth, time by ten a minute, and every further attempt empties by one."""
 
     def __init__(self) -> None:
         self._tokens = RETRY_START
+        self._filled_at: float | None = None
 
     @property
     def spent(self) -> bool:
@@ -90,6 +94,13 @@ class RetryBudget:
 
     def first(self) -> None:
         self._tokens = min(self._tokens + RETRY_SHARE, RETRY_START)
+
+    def recover(self, now: float) -> None:
+        """What has passed since the last look; only who is about to retry looks, so that nobody else pays for it."""
+        if self._filled_at is not None and now > self._filled_at:
+            grown = (now - self._filled_at) * RETRIES_A_MINUTE / 60
+            self._tokens = min(self._tokens + grown, RETRY_START)
+        self._filled_at = now
 
     def take(self) -> None:
         self._tokens -= 1

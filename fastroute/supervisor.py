@@ -1,6 +1,7 @@
-"""The processes of one host: workers that serve, restarted when they die and drained when we are told to stop.
+"""The processes of one host: a bookkeeper and workers that serve, restarted when they die, drained when told to stop.
 
-The supervisor holds no request and imports no server. A worker is a process of ours with an embedded Granian in it, so
+The supervisor holds no request and imports no server. The bookkeeper is there before the first worker and after the
+last. A worker is a process of ours with an embedded Granian in it, so
 that a crash is never more than one worker's, and a second crash is only a longer pause. Workers share the port by
 SO_REUSEPORT and die with their supervisor, however it dies.
 """
@@ -17,6 +18,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -25,6 +27,7 @@ from msgspec.structs import replace
 
 from fastroute.config import Config
 from fastroute.errors import FastrouteError
+from fastroute.ledger.bookkeeper import answers
 
 log = logging.getLogger("fastroute.supervisor")
 
@@ -32,8 +35,13 @@ BACKOFF_MS = (100, 200, 500, 1000, 2000, 5000)
 # A worker that lived so long was well; its next death starts the backoff anew.
 SETTLED_S = 10.0
 KILL_AFTER_DRAIN_S = 5.0
+# What the bookkeeper may take for its last pass; killed, it makes that pass at its next start.
+CLOSE_BOOKS_S = 10.0
+# Between two looks whether the books are open, while nothing else can be done.
+_LOOK_S = 0.01
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -42,11 +50,13 @@ class PortTaken(FastrouteError):
 
 
 class _Slot:
-    """One worker's place: its process, and how often it has died of late."""
+    """One process's place: what runs there, and how often it has died of late."""
 
-    __slots__ = ("deaths", "process", "restart_at", "started_at")
+    __slots__ = ("deaths", "job", "name", "process", "restart_at", "started_at")
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, job: Callable[[Config], None]) -> None:
+        self.name = name
+        self.job = job
         self.process: BaseProcess | None = None
         self.started_at = 0.0
         self.restart_at = 0.0
@@ -54,12 +64,23 @@ class _Slot:
 
 
 class Supervisor:
-    """Runs `workers` copies of `work(config, number)` until a signal says stop."""
+    """Runs `workers` copies of `work(config, number)`, and `keep(config)` beside them, until a signal says stop."""
 
-    def __init__(self, config: Config, workers: int, work: Callable[[Config, int], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        workers: int,
+        work: Callable[[Config, int], None],
+        keep: Callable[[Config], None] | None = None,
+        reload: Callable[[Config], Config] | None = None,
+    ) -> None:
         self._config = config
-        self._work = work
-        self._slots = [_Slot() for _ in range(workers)]
+        self._reload = reload
+        self._hangups = 0
+        self._books = None if keep is None else _Slot("bookkeeper", keep)
+        self._workers = [_Slot(f"worker-{number}", partial(_numbered, work, number)) for number in range(workers)]
+        self._open = keep is None  # whether the books have ever been
+        self._refusal = 0  # the exit code of a bookkeeper that would not open them
         self._signals = 0
         # Workers inherit what is imported here; macOS does not survive a fork of a threaded parent.
         self._process: type[BaseProcess] = (
@@ -69,39 +90,51 @@ class Supervisor:
         )
 
     def run(self) -> int:
-        """Serve until told to stop; the exit code is 0 when every worker drained in time."""
+        """Serve until told to stop; the exit code is 0 when every worker drained in time.
+
+        Books that cannot be opened at the start end it with the code of the bookkeeper, who has said why.
+        """
         server = self._config.server
         self._config = replace(self._config, server=replace(server, port=claim_port(server.host, server.port)))
         raise_file_limit()
         server = self._config.server
-        log.info("listening on http://%s:%d with %d workers", server.host, server.port, len(self._slots))
+        log.info("listening on http://%s:%d with %d workers", server.host, server.port, len(self._workers))
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
-        signal.signal(signal.SIGHUP, self._on_signal)  # a closed terminal is no reason to cut anybody off
+        signal.signal(signal.SIGHUP, self._on_hangup)  # a closed terminal is no reason to cut anybody off
         # A signal must interrupt the wait below instead of being noticed at its end.
         wake_r, wake_w = os.pipe()
         os.set_blocking(wake_w, False)
         signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
         try:
-            while not self._signals:
+            while not self._signals and not self._refusal:
                 self._start_due()
-                timeout = self._next_start()
-                watched = [slot.process.sentinel for slot in self._slots if slot.process is not None]
-                if wake_r in wait([*watched, wake_r], timeout):
+                watched = [slot.process.sentinel for slot in self._slots() if slot.process is not None]
+                if wake_r in wait([*watched, wake_r], self._patience()):
                     os.read(wake_r, 64)
                 self._bury()
-            return self._drain(wake_r)
+                if self._hangups:
+                    self._take_in()
+                if not self._open and not self._refusal:
+                    self._open = answers(self._config.state_dir)
+            left = self._drain(wake_r)
+            return self._refusal or left
         finally:
             signal.set_wakeup_fd(-1)
             os.close(wake_r)
             os.close(wake_w)
 
+    def _slots(self) -> list[_Slot]:
+        """The places that are to be filled: until the books are open, theirs alone."""
+        books = [] if self._books is None else [self._books]
+        return books + self._workers if self._open else books
+
     def _start_due(self) -> None:
         now = time.monotonic()
-        for number, slot in enumerate(self._slots):
+        for slot in self._slots():
             if slot.process is None and now >= slot.restart_at:
                 slot.process = self._process(
-                    target=_worker, args=(self._work, self._config, number, os.getpid()), name=f"worker-{number}"
+                    target=_child, args=(slot.job, self._config, os.getpid(), slot.name), name=slot.name
                 )
                 # A child inherits our handlers: what it is told before it has its own would be lost on it.
                 signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
@@ -110,29 +143,39 @@ class Supervisor:
                 finally:
                     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
                 slot.started_at = now
-                log.info("worker %d runs as process %d", number, slot.process.pid)
+                log.info("%s runs as process %d", _words(slot.name), slot.process.pid)
 
-    def _next_start(self) -> float | None:
-        due = [slot.restart_at for slot in self._slots if slot.process is None]
-        return max(min(due) - time.monotonic(), 0.0) if due else None
+    def _patience(self) -> float | None:
+        due = [slot.restart_at for slot in self._slots() if slot.process is None]
+        soonest = max(min(due) - time.monotonic(), 0.0) if due else None
+        if self._open:
+            return soonest
+        return _LOOK_S if soonest is None else min(soonest, _LOOK_S)
 
     def _bury(self) -> None:
         now = time.monotonic()
-        for number, slot in enumerate(self._slots):
+        for slot in self._slots():
             process = slot.process
             if process is None or process.is_alive():
                 continue
             process.join()
+            if not self._open and process.exitcode is not None and process.exitcode > 0:
+                self._refusal = process.exitcode
+                slot.process = None
+                continue
             slot.deaths = 0 if now - slot.started_at > SETTLED_S else slot.deaths
             pause_ms = BACKOFF_MS[min(slot.deaths, len(BACKOFF_MS) - 1)]
             slot.deaths += 1
             slot.restart_at = now + pause_ms / 1000
-            log.error("worker %d ended with %s; another starts in %d ms", number, _how(process), pause_ms)
+            log.error("%s ended with %s; another starts in %d ms", _words(slot.name), _how(process), pause_ms)
             slot.process = None
 
     def _drain(self, wake_r: int) -> int:
-        """Ask every worker to finish, wait as long as was configured, then insist; a second signal insists at once."""
-        alive = [slot.process for slot in self._slots if slot.process is not None]
+        """Ask every worker to finish, wait as long as was configured, then insist; a second signal insists at once.
+
+        The books are closed when the last worker has ended, and need no more than a moment.
+        """
+        alive = [slot.process for slot in self._workers if slot.process is not None]
         for process in alive:
             process.terminate()
         deadline = time.monotonic() + self._config.server.drain_ms / 1000 + KILL_AFTER_DRAIN_S
@@ -144,7 +187,34 @@ class Supervisor:
             log.warning("%s did not finish and is ended", process.name)
             process.kill()
             process.join()
-        return 1 if alive else 0
+        books = None if self._books is None else self._books.process
+        if books is not None:
+            books.terminate()
+            books.join(CLOSE_BOOKS_S)
+            if books.is_alive():
+                log.warning("the bookkeeper did not finish and is ended; it will at its next start")
+                books.kill()
+                books.join()
+        # One that was still on its way to the books ends by the signal itself, with nothing left undone.
+        closed = books is None or books.exitcode in (0, -signal.SIGTERM)
+        return 0 if closed and not alive else 1
+
+    def _on_hangup(self, number: int, frame: FrameType | None) -> None:
+        self._hangups += 1
+
+    def _take_in(self) -> None:
+        """Read the configuration again, for workers that start from now on, and tell those that run to do so too."""
+        self._hangups = 0
+        if self._reload is None:
+            return
+        try:
+            self._config = self._reload(self._config)
+        except FastrouteError as error:
+            log.error("the configuration cannot be served; the one before stays: %s", error)
+            return
+        for slot in self._workers:
+            if slot.process is not None and slot.process.pid is not None and slot.process.is_alive():
+                os.kill(slot.process.pid, signal.SIGHUP)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1
@@ -180,14 +250,30 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _worker(work: Callable[[Config, int], None], config: Config, number: int, parent: int) -> None:
+def be_called(name: str) -> None:
+    """What `ps` and `top` show this process as, where the kernel takes a name."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+def _child(job: Callable[[Config], None], config: Config, parent: int, name: str) -> None:
     die_with(parent)
+    be_called(name)
     # Ctrl-C reaches the whole group; the supervisor alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+    job(config)
+
+
+def _numbered(work: Callable[[Config, int], None], number: int, config: Config) -> None:
     work(config, number)
+
+
+def _words(name: str) -> str:
+    return name.replace("-", " ")
 
 
 def _how(process: BaseProcess) -> str:

@@ -13,6 +13,10 @@ import click
 COMMANDS = {
     "serve": ("serve", "command"),
     "route": ("route", "command"),
+    "keys": ("keys", "command"),
+    "usage": ("usage", "command"),
+    "receipts": ("receipts", "command"),
+    "ledger": ("ledger", "command"),
     "models": ("models", "command"),
     "doctor": ("doctor", "command"),
 }

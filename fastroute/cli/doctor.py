@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import msgspec
@@ -14,10 +14,15 @@ import orjson
 
 from fastroute.assembly import directory_for, with_demo
 from fastroute.cli.exits import CONFIG
-from fastroute.config import Config, Provider, load
+from fastroute.config import KNOWN_PROVIDERS, Config, Provider, load
 from fastroute.config.findings import Finding, findings
 from fastroute.config.secret import MASK
+from fastroute.domain import Entry
 from fastroute.errors import ConfigError, FastrouteError
+from fastroute.routing.directory import AUTO, Directory
+
+# The core numbers a route's targets in a byte.
+TARGETS_MAX: Final = 255
 
 
 @click.command("doctor")
@@ -39,7 +44,7 @@ def command(path: Path | None, as_json: bool) -> None:
         sys.exit(CONFIG)
     found = findings(config)
     try:
-        directory_for(with_demo(config))
+        found += tuple(_routes(config, directory_for(with_demo(config))))
     except FastrouteError as error:
         # Every setting is well said, and together they cannot be served.
         found = (Finding("error", str(error), "correct what it names; the server refuses to start so"), *found)
@@ -49,6 +54,35 @@ def command(path: Path | None, as_json: bool) -> None:
         _print_text(config, found)
     if any(each.severity == "error" for each in found):
         sys.exit(CONFIG)
+
+
+def _routes(config: Config, directory: Directory) -> Iterator[Finding]:
+    """Where the routes lead: `auto` to somebody who cannot be asked, an alias to more than can be ranked."""
+    unasked: dict[str, tuple[str, str]] = {}
+    # With no provider at all nothing can be asked, which the list of providers says by itself.
+    for entry in directory.resolve(AUTO).catalog.entries if config.providers else ():
+        mend = _keyless(config, entry)
+        if mend is not None:
+            unasked.setdefault(entry.ref.provider, (entry.id, mend))
+    for provider, (model, mend) in unasked.items():
+        yield Finding("warning", f"auto leads to {model} of provider {provider!r}, which has no key", mend)
+    for name in directory.aliases:
+        targets = directory.resolve(name).catalog.entries
+        if len(targets) > TARGETS_MAX:
+            what = f"alias {name!r} has {len(targets)} targets and at most {TARGETS_MAX} can be put in order"
+            yield Finding("warning", what, "split it, or take targets out; requests for it fail")
+
+
+def _keyless(config: Config, entry: Entry) -> str | None:
+    """What would mend it, when the provider of an entry wants a key and has none."""
+    name = entry.ref.provider
+    known, provider = KNOWN_PROVIDERS.get(name), config.providers.get(name)
+    if known is None or not known.key_env or entry.endpoint is not None:
+        return None
+    # Somebody's own server under a known name may want no key.
+    if provider is not None and (provider.api_key is not None or provider.base_url != known.base_url):
+        return None
+    return f"set {known.key_env[-1]}, or let auto name models that can be asked"
 
 
 def _print_json(settings: Sequence[Any], providers: list[dict[str, Any]], found: Sequence[Finding]) -> None:

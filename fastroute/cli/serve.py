@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,11 +21,21 @@ from fastroute.supervisor import Supervisor
 
 def refuse_open_house(config: Config) -> None:
     """Without a key everybody who reaches the port spends the operator's money: then only this machine may reach it."""
-    if config.auth.router_key is None and not is_loopback(config.server.host):
-        place = "server.host"
-        raise ConfigError(
-            [Problem(place, f"{config.server.host} is reachable from outside and no key is set; set ROUTER_API_KEY")]
+    from fastroute.keeping import has_keys
+
+    if config.auth.router_key is None and not is_loopback(config.server.host) and not has_keys(config):
+        message = (
+            f"{config.server.host} is reachable from outside and there is no key; make one with "
+            "`fastroute keys create --name NAME --budget-usd 10`, or set ROUTER_API_KEY for all callers"
         )
+        raise ConfigError([Problem("server.host", message)])
+
+
+def read_again(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]) -> Config:
+    """The configuration as the file says it now, under the environment and the flags of the start."""
+    config = load(path, environ, flags)
+    refuse_open_house(config)
+    return config
 
 
 @click.command("serve")
@@ -40,7 +53,10 @@ def command(
     state_dir: str | None,
     demo: bool | None,
 ) -> None:
-    """Serve the gateway until SIGTERM or Ctrl-C; a second one does not wait for open streams."""
+    """Serve the gateway until SIGTERM or Ctrl-C; a second one does not wait for open streams.
+
+    SIGHUP reads the configuration again: what is sound is served from the next request on, what is not changes nothing.
+    """
     given = {
         "server.host": host,
         "server.port": port,
@@ -51,16 +67,21 @@ def command(
     # The supervisor speaks to the terminal alone; a writer's thread must not be running when workers are forked.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     try:
-        config = load(config_path, os.environ, {name: value for name, value in given.items() if value is not None})
+        flags = {name: value for name, value in given.items() if value is not None}
+        config = load(config_path, os.environ, flags)
         # The worker's world (server, loop, application) is imported here once and inherited by every fork.
         from fastroute.assembly import directory_for, with_demo
+        from fastroute.keeping import keep
         from fastroute.metrics import prepare
+        from fastroute.reloading import sound
         from fastroute.web.worker import work
 
         # What cannot be served is said here, once, and not by every worker in turn.
         directory_for(with_demo(config))
         prepare(config.state_dir / "run" / "metrics")
         refuse_open_house(config)
-        sys.exit(Supervisor(config, config.server.workers, work).run())
+        again = partial(read_again, config_path, dict(os.environ), flags)
+        serving = partial(work, load=again)
+        sys.exit(Supervisor(config, config.server.workers, serving, keep, reload=partial(sound, again)).run())
     except FastrouteError as error:
         fail(error)

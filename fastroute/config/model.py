@@ -79,6 +79,21 @@ class Pricing(Struct, frozen=True):
     allow_unpriced: bool
 
 
+class Limits(Struct, frozen=True):
+    """How often callers may ask; what keys may is in the books."""
+
+    anonymous_requests: int | None
+    window_s: int
+    trusted_proxies: tuple[str, ...]
+
+
+class Receipts(Struct, frozen=True):
+    """How receipts are signed, and whether they are files too."""
+
+    mirror: bool
+    secret: Secret | None
+
+
 class Log(Struct, frozen=True):
     """What is logged, and where."""
 
@@ -135,6 +150,8 @@ class Config(Struct, frozen=True):
     auto: Auto
     health: Health
     pricing: Pricing
+    limits: Limits
+    receipts: Receipts
     log: Log
     policies_dir: Path
     demo: bool
@@ -153,7 +170,8 @@ class Config(Struct, frozen=True):
 
     def secrets(self) -> list[str]:
         """Every secret of the configuration, for whoever has to keep them out of what is written."""
-        given = [self.auth.admin_key, self.auth.router_key, *(each.api_key for each in self.providers.values())]
+        own = (self.auth.admin_key, self.auth.router_key, self.receipts.secret)
+        given = [*own, *(each.api_key for each in self.providers.values())]
         return [secret.reveal() for secret in given if secret is not None]
 
     def unconfigured(self, name: str) -> Known | None:

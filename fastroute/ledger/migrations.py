@@ -91,7 +91,153 @@ def _registry(tx: Statements) -> None:
         tx.run("DROP TABLE models_before")
 
 
-MIGRATIONS: tuple[Migration, ...] = (Migration(1, "registry", _registry),)
+def _books(tx: Statements) -> None:
+    """The books: who spends, what may be spent, who holds rights to it, and what was spent.
+
+    Balances are checked by the book and by the audit, not here: a breach may take them where no CHECK would let them.
+    Lists are JSON, so that whoever looks with SQL alone can read them. An entry tells, in this order: account, windows,
+    reserved, charged, basis, entry, model, lane, outcome, usage (input, output, cache read, cache write, reasoning),
+    picodollars, microdollars, at_ms. Columns of their own cost the one who keeps the books twice as much for each attempt.
+    """
+    tx.run("""
+        CREATE TABLE accounts (
+            id INTEGER PRIMARY KEY,
+            public_id TEXT NOT NULL UNIQUE,
+            kind TEXT NOT NULL CHECK (kind IN ('key', 'grant', 'agent', 'lease', 'user')),
+            name TEXT NOT NULL,
+            digest BLOB UNIQUE,
+            hint TEXT NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('live', 'revoked', 'ended')),
+            created_ms INTEGER NOT NULL,
+            parent INTEGER REFERENCES accounts (id),
+            expires_ms INTEGER,
+            models TEXT NOT NULL,
+            rpm INTEGER,
+            tpm INTEGER,
+            concurrency INTEGER,
+            metadata TEXT NOT NULL,
+            replaced BLOB,
+            replaced_until_ms INTEGER
+        ) STRICT
+    """)
+    tx.run("CREATE INDEX accounts_by_parent ON accounts (parent) WHERE parent IS NOT NULL")
+    tx.run("CREATE INDEX accounts_by_name ON accounts (kind, name)")
+    tx.run("""
+        CREATE TABLE budgets (
+            id INTEGER PRIMARY KEY,
+            account INTEGER NOT NULL REFERENCES accounts (id),
+            unit TEXT NOT NULL CHECK (unit IN ('microdollar', 'token', 'request')),
+            amount INTEGER NOT NULL CHECK (amount >= 0),
+            window TEXT NOT NULL CHECK (window IN ('total', 'daily', 'monthly')),
+            zone TEXT NOT NULL
+        ) STRICT
+    """)
+    tx.run("CREATE INDEX budgets_by_account ON budgets (account)")
+    # Not a reference to the budget: a limit may be lifted, and what was spent under it stays told.
+    tx.run("""
+        CREATE TABLE windows (
+            id INTEGER PRIMARY KEY,
+            budget INTEGER NOT NULL,
+            name TEXT NOT NULL,
+            ends_ms INTEGER,
+            closed INTEGER NOT NULL,
+            UNIQUE (budget, name)
+        ) STRICT
+    """)
+    tx.run("""
+        CREATE TABLE holders (
+            id INTEGER PRIMARY KEY,
+            kind TEXT NOT NULL CHECK (kind IN ('worker', 'allocation')),
+            account INTEGER REFERENCES accounts (id),
+            boot_id TEXT NOT NULL,
+            segment INTEGER NOT NULL,
+            offset INTEGER NOT NULL,
+            seq INTEGER NOT NULL,
+            live INTEGER NOT NULL CHECK (live IN (0, 1))
+        ) STRICT
+    """)
+    tx.run("CREATE INDEX holders_live ON holders (id) WHERE live")
+    tx.run("""
+        CREATE TABLE leases (
+            window INTEGER NOT NULL REFERENCES windows (id),
+            holder INTEGER NOT NULL REFERENCES holders (id),
+            granted INTEGER NOT NULL CHECK (granted >= 0),
+            released INTEGER NOT NULL CHECK (released >= 0),
+            spent INTEGER NOT NULL,
+            done INTEGER NOT NULL CHECK (done IN (0, 1)),
+            PRIMARY KEY (window, holder)
+        ) STRICT, WITHOUT ROWID
+    """)
+    tx.run("CREATE INDEX leases_open ON leases (window) WHERE NOT done")
+    tx.run("""
+        CREATE TABLE open_requests (
+            holder INTEGER NOT NULL,
+            request TEXT NOT NULL,
+            body BLOB NOT NULL,
+            PRIMARY KEY (holder, request)
+        ) STRICT, WITHOUT ROWID
+    """)
+    tx.run("""
+        CREATE TABLE entries (
+            holder INTEGER NOT NULL,
+            attempt INTEGER NOT NULL,
+            request TEXT NOT NULL,
+            told TEXT NOT NULL,
+            corrects_holder INTEGER,
+            corrects_attempt INTEGER,
+            PRIMARY KEY (holder, attempt)
+        ) STRICT, WITHOUT ROWID
+    """)
+    tx.run("CREATE INDEX entries_by_request ON entries (request)")
+    tx.run("""
+        CREATE INDEX entries_correcting ON entries (corrects_holder, corrects_attempt)
+        WHERE corrects_holder IS NOT NULL
+    """)
+    tx.run("""
+        CREATE TABLE receipts (
+            seq INTEGER PRIMARY KEY,
+            id TEXT NOT NULL,
+            request TEXT NOT NULL,
+            account INTEGER NOT NULL,
+            at_ms INTEGER NOT NULL,
+            body BLOB NOT NULL,
+            link BLOB NOT NULL
+        ) STRICT
+    """)
+    # Not unique: no paper is worth that the money stops. The audit tells of doubles.
+    tx.run("CREATE INDEX receipts_by_id ON receipts (id)")
+    tx.run("CREATE INDEX receipts_by_request ON receipts (request)")
+    tx.run("CREATE INDEX receipts_by_account ON receipts (account)")  # and by seq, which is the row's number
+    tx.run("""
+        CREATE TABLE usage (
+            account INTEGER NOT NULL,
+            day TEXT NOT NULL,
+            model TEXT NOT NULL,
+            requests INTEGER NOT NULL,
+            attempts INTEGER NOT NULL,
+            input_tokens INTEGER NOT NULL,
+            output_tokens INTEGER NOT NULL,
+            microdollars INTEGER NOT NULL,
+            PRIMARY KEY (account, day, model)
+        ) STRICT, WITHOUT ROWID
+    """)
+    tx.run("""
+        CREATE TABLE records (
+            kind TEXT NOT NULL,
+            id TEXT NOT NULL,
+            account INTEGER NOT NULL,
+            at_ms INTEGER NOT NULL,
+            body BLOB NOT NULL,
+            expires_ms INTEGER,
+            PRIMARY KEY (kind, id)
+        ) STRICT, WITHOUT ROWID
+    """)
+    tx.run("CREATE INDEX records_by_account ON records (kind, account, at_ms)")
+    tx.run("CREATE INDEX records_by_expiry ON records (expires_ms) WHERE expires_ms IS NOT NULL")
+    tx.run("CREATE TABLE notes (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID")
+
+
+MIGRATIONS: tuple[Migration, ...] = (Migration(1, "registry", _registry), Migration(2, "books", _books))
 LATEST = len(MIGRATIONS)
 assert [migration.number for migration in MIGRATIONS] == list(range(1, LATEST + 1)), "numbered 1, 2, 3 ..."
 

@@ -80,5 +80,29 @@ class Verdicts:
     def record(self, codes: bytes) -> None:
         """0 is viable, and the first of these was chosen; n is the n-th of `excluded`, anything else a `ValueError`."""
 
+class Groups:
+    """The groups of series that every request touches, by what makes them; `recorder` says how one is made."""
+
+    _finished: dict[tuple[str, int, str | None], Finished]
+    _tried: dict[tuple[str, str, str | None], Tried]
+
+    def finished(
+        self,
+        model: str,
+        status: int,
+        latency_ms: float,
+        picodollars: int | None = None,
+        tokens_in: int = 0,
+        tokens_out: int = 0,
+        backend: str | None = None,
+    ) -> None:
+        """One request is over: counted, timed and priced under its model and, where one was asked, its backend."""
+
+    def attempt(self, lane: str, outcome: str, basis: str | None = None, first_chunk_ms: float | None = None) -> None:
+        """One try on one lane is over; `basis` is what its settlement rests on."""
+
+    def finished_group(self, model: str, status: int, backend: str | None) -> Finished: ...
+    def tried_group(self, lane: str, outcome: str, basis: str | None) -> Tried: ...
+
 def acquire(memory: mmap | bytes | bytearray | memoryview, word: int) -> int:
     """A word another process publishes; what it wrote before publishing is seen from here on."""

@@ -194,7 +194,7 @@ cdef class Finished:
         self.latency_seconds = latency_seconds
         self.backend_requests = backend_requests
 
-    def record(self, double ms, picodollars, uint64_t tokens_in, uint64_t tokens_out):
+    cpdef record(self, double ms, picodollars, uint64_t tokens_in, uint64_t tokens_out):
         cdef uint64_t us = microseconds(ms)
         if picodollars is not None:
             add_value(self.cost_usd, picodollars)
@@ -219,7 +219,7 @@ cdef class Tried:
         self.settle = settle
         self.first_chunk = first_chunk
 
-    def record(self, first_chunk_ms):
+    cpdef record(self, first_chunk_ms):
         if first_chunk_ms is not None:
             add_value(self.first_chunk, microseconds(first_chunk_ms))
         add(self.attempts, 1)
@@ -255,6 +255,38 @@ cdef class Verdicts:
         for i in range(classes):
             if seen[i + 1]:
                 add(<Counter>self.excluded[i], seen[i + 1])
+
+
+cdef class Groups:
+    """The groups of series that every request touches, by what makes them."""
+
+    cdef readonly dict _finished
+    cdef readonly dict _tried
+
+    def __init__(self):
+        self._finished = {}
+        self._tried = {}
+
+    def finished(
+        self,
+        model,
+        int status,
+        double latency_ms,
+        picodollars=None,
+        uint64_t tokens_in=0,
+        uint64_t tokens_out=0,
+        backend=None,
+    ):
+        group = self._finished.get((model, status, backend))
+        if group is None:
+            group = self.finished_group(model, status, backend)
+        (<Finished?>group).record(latency_ms, picodollars, tokens_in, tokens_out)
+
+    def attempt(self, lane, outcome, basis=None, first_chunk_ms=None):
+        group = self._tried.get((lane, outcome, basis))
+        if group is None:
+            group = self.tried_group(lane, outcome, basis)
+        (<Tried?>group).record(first_chunk_ms)
 
 
 def acquire(memory, Py_ssize_t word):

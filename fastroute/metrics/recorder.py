@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Generic, TypeVar, cast
 
 from fastroute.domain import EXCLUSIONS
-from fastroute.metrics._slots import WIDTH_MAX, Counter, Finished, Gauge, Histogram, Tried, Verdicts
+from fastroute.metrics._slots import WIDTH_MAX, Counter, Finished, Gauge, Groups, Histogram, Tried, Verdicts
 from fastroute.metrics.exposition import render, retire, scrape
 from fastroute.metrics.shelf import SIZE, MetricsError, Shelf, create
 from fastroute.metrics.table import METRICS, Kind
@@ -59,7 +59,7 @@ class Counters(Family[Counter]):
         (handle if handle is not None else self._bind(labels, self._handles)).inc()
 
 
-class Metrics:
+class Metrics(Groups):
     """The counters of one process.
 
     Recording neither waits nor touches a file. Handles take whole units: microseconds where it is time, picodollars
@@ -67,6 +67,7 @@ class Metrics:
     """
 
     def __init__(self, shelf: Shelf, directory: Path | None = None, fd: int = -1) -> None:
+        super().__init__()
         self._shelf = shelf
         self._directory = directory
         self._fd = fd
@@ -87,6 +88,7 @@ class Metrics:
         self.latency_seconds = self._histograms("router_request_latency_seconds")
         self.cost_usd = self._histograms("router_cost_usd")
         self.tokens = self._counters("router_tokens_total")
+        self.tier = self._counters("router_tier_requests_total")
         self.active = self._gauge("router_active_requests")
         self.cache_hit = self._counters("router_cache_hits_total")
         self.backend_requests = self._counters("router_backend_requests_total")
@@ -94,6 +96,8 @@ class Metrics:
         self.attempts = self._counters("fastroute_attempts_total")
         self.verdict = self._counters("fastroute_verdicts_total")
         self.refusal = self._counters("fastroute_refusals_total")
+        self.ledger_breach = self._single("fastroute_ledger_breach_total")
+        self.usage_implausible = self._single("fastroute_usage_implausible_total")
         self.settle = self._counters("fastroute_settle_total")
         self.pricing_miss = self._single("fastroute_pricing_miss_total")
         self.events_dropped = self._single("fastroute_events_dropped_total")
@@ -103,6 +107,7 @@ class Metrics:
         self.retry_budget_exhausted = self._single("fastroute_retry_budget_exhausted_total")
         self.limit = self._counters("fastroute_limit_total")
         self.bad_json = self._counters("fastroute_bad_json_total")
+        self.loop_lag = self._histograms("fastroute_loop_lag_seconds")
         self.body_aborted = self._single("fastroute_body_aborted_total")
         self.desync_rejected = self._single("fastroute_desync_rejected_total")
 
@@ -110,8 +115,6 @@ class Metrics:
         self.fallback.of("small", "medium")
         excluded = tuple(self.verdict.of(word) for word in EXCLUSIONS)
         self._verdicts = Verdicts(self.verdict.of("chosen"), self.verdict.of("ranked"), excluded)
-        self._finished: dict[tuple[str, int, str | None], Finished] = {}
-        self._tried: dict[tuple[str, str, str | None], Tried] = {}
 
     @classmethod
     def open(cls, directory: Path, worker: int) -> Metrics:
@@ -140,36 +143,17 @@ class Metrics:
         self._known["lane"] |= set(lanes)
         self._known["backend"] |= set(backends)
 
-    def finished(
-        self,
-        model: str,
-        status: int,
-        latency_ms: float,
-        picodollars: int | None = None,
-        tokens_in: int = 0,
-        tokens_out: int = 0,
-        backend: str | None = None,
-    ) -> None:
-        """One request is over: counted, timed and priced under its model and, where one was asked, its backend."""
-        group = self._finished.get((model, status, backend)) or self._finished_group(model, status, backend)
-        group.record(latency_ms, picodollars, tokens_in, tokens_out)
-
     def billed(self, model: str, tokens_in: int, tokens_out: int) -> None:
         """Tokens of an answer that nobody read."""
         model = self._closed("model", model)
         self.tokens.of(model, "input").inc(tokens_in)
         self.tokens.of(model, "output").inc(tokens_out)
 
-    def attempt(self, lane: str, outcome: str, basis: str | None = None, first_chunk_ms: float | None = None) -> None:
-        """One try on one lane is over; `basis` is what its settlement rests on."""
-        group = self._tried.get((lane, outcome, basis)) or self._tried_group(lane, outcome, basis)
-        group.record(first_chunk_ms)
-
     def verdicts(self, codes: bytes) -> None:
         """One decision, as the core's code for each candidate: 0 is viable, else 1 + the index of the exclusion."""
         self._verdicts.record(codes)
 
-    def _finished_group(self, model: str, status: int, backend: str | None) -> Finished:
+    def finished_group(self, model: str, status: int, backend: str | None) -> Finished:
         # Only names that were let in become keys: else a caller's inventions would fill the memory.
         model = self._closed("model", model)
         backend = backend and self._closed("backend", backend)
@@ -190,7 +174,7 @@ class Metrics:
                 self._finished[model, status, backend] = group
         return group
 
-    def _tried_group(self, lane: str, outcome: str, basis: str | None) -> Tried:
+    def tried_group(self, lane: str, outcome: str, basis: str | None) -> Tried:
         lane = self._closed("lane", lane)
         outcome = self._closed("outcome", outcome)
         basis = basis and self._closed("basis", basis)

@@ -68,6 +68,7 @@ METRICS: tuple[Metric, ...] = (
         _PICODOLLARS_PER_DOLLAR,
     ),
     Metric("router_tokens_total", "counter", "Tokens billed by upstreams.", ("model", "type")),
+    Metric("router_tier_requests_total", "counter", "Requests to `auto`, by the tier that was chosen.", ("tier",)),
     Metric("router_active_requests", "gauge", "Requests in progress."),
     Metric("router_cache_hits_total", "counter", "Requests answered from the cache.", ("model",)),
     Metric("router_backend_requests_total", "counter", "Requests by backend and outcome.", ("backend", "outcome")),
@@ -82,6 +83,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("fastroute_attempts_total", "counter", "Attempts by lane and outcome.", ("lane", "outcome")),
     Metric("fastroute_verdicts_total", "counter", "Candidates weighed, by what became of them.", ("class",)),
     Metric("fastroute_refusals_total", "counter", "Requests refused for want of money or allowance.", ("kind",)),
+    Metric("fastroute_ledger_breach_total", "counter", "Settlements above what was reserved for them."),
+    Metric("fastroute_usage_implausible_total", "counter", "Token counts that cannot be, settled by what was seen."),
     Metric("fastroute_settle_total", "counter", "Reservations closed, by what the amount rests on.", ("basis",)),
     Metric(
         "fastroute_pricing_miss_total",
@@ -97,6 +100,14 @@ METRICS: tuple[Metric, ...] = (
     Metric("fastroute_bad_json_total", "counter", "Bodies refused as JSON, by what was wrong.", ("why",)),
     Metric("fastroute_body_aborted_total", "counter", "Bodies whose sender left before their end."),
     Metric("fastroute_desync_rejected_total", "counter", "Requests whose framing can be read in two ways."),
+    Metric(
+        "fastroute_loop_lag_seconds",
+        "histogram",
+        "Seconds by which beats of the event loop came late, four times a second.",
+        (),
+        _SECONDS,
+        _US_PER_S,
+    ),
     Metric("fastroute_series_overflow_total", "counter", "Updates counted as `other` for want of room."),
 )
 

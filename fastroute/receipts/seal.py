@@ -5,20 +5,17 @@ Pure but for the place in the chain, which the sealer keeps; the bookkeeper, who
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import re
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any, Final
 
-import msgspec
 from msgspec import Struct
 
 from fastroute.clock import iso
 from fastroute.domain import Rates, Usage
-from fastroute.money import usd_from_picodollars
+from fastroute.receipts._paper import receipt_id as receipt_id
+from fastroute.receipts._paper import written
 from fastroute.receipts.canonical import ReceiptError, canonical
 from fastroute.receipts.redaction import clip, scrub, scrub_text
 
@@ -26,10 +23,6 @@ FORMAT: Final = 1
 GENESIS: Final = bytes(32)  # what the first receipt of a chain names as `previous`
 NAME_MAX: Final = 256
 DETAILS_MAX: Final = 256 * 1024
-
-_OURS: Final = re.compile(r"req_[a-z2-7]{8}[1-9a-f][0-9a-f]{0,17}")
-# Hexadecimal digits that base32 has no character for become letters that hexadecimal does not use.
-_AS_BASE32: Final = bytes.maketrans(b"0189", b"wxyz")
 
 
 class Charge(Struct, frozen=True):
@@ -94,61 +87,6 @@ class Sealed(Struct, frozen=True):
     link: bytes
 
 
-class _Head(Struct, frozen=True):
-    """The fields whose names come before `signature` in the canonical order."""
-
-    account: str | None
-    account_name: str | None
-    attempts: tuple[AttemptLine, ...]
-    cost_microdollars: int | None
-    cost_picodollars: int | None
-    cost_usd: str | None
-    decision_id: str
-    details: dict[str, Any]
-    fallback_count: int
-    first_chunk_ms: int | None
-    id: str
-    kid: str
-    latency_ms: int
-    model: str
-    outcome: str
-    previous: str
-    price_table: str | None
-    reason: str
-    request_id: str
-    route_final: str | None
-    route_primary: str | None
-    seq: int
-
-
-class _Tail(Struct, frozen=True):
-    """The fields whose names come after it."""
-
-    status: int
-    stream: bool
-    surface: str
-    ts: str
-    usage: Usage
-    v: int
-
-
-assert max(_Head.__struct_fields__) < "signature" < min(_Tail.__struct_fields__)
-# Twice as fast as building a dictionary for orjson; that both write the same bytes is a test.
-_encode: Final = msgspec.json.Encoder(order="sorted").encode
-
-
-def receipt_id(request_id: str) -> str:
-    """`rcpt_` and 26 characters of base32, told from the request's id alone, so that a reply can name it beforehand.
-
-    One to one for the ids this house makes; any other text is hashed.
-    """
-    if _OURS.fullmatch(request_id):
-        count = request_id[12:].encode().rjust(18, b"0").translate(_AS_BASE32)
-        return f"rcpt_{request_id[4:12]}{count.decode()}"
-    digest = hashlib.blake2b(request_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-    return "rcpt_" + base64.b32encode(digest).decode().rstrip("=").lower()
-
-
 class Signer:
     """HMAC-SHA256 under one key, which is taken in once: half the time of a call that begins with the key."""
 
@@ -161,11 +99,10 @@ class Signer:
         self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in key))
         self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in key))
 
-    def sign(self, *parts: bytes) -> bytes:
-        """The 32 bytes of the signature of all parts, one behind the other."""
+    def sign(self, message: bytes) -> bytes:
+        """The 32 bytes of its signature."""
         inner, outer = self._inner.copy(), self._outer.copy()
-        for part in parts:
-            inner.update(part)
+        inner.update(message)
         outer.update(inner.digest())
         return outer.digest()
 
@@ -188,58 +125,26 @@ class Sealer:
 
     def use(self, key: bytes, kid: str) -> None:
         """Sign with another key from here on; the chain goes on."""
-        self._signer = Signer(key)
+        self._sign = Signer(key).sign
         self.kid = kid
 
     def seal(self, told: Particulars) -> Sealed:
         """The next receipt. Details that have no canonical form are left out and named: the request has its receipt."""
-        attempts = told.attempts
-        primary = final = told.route_final
-        fallbacks = 0
-        outcome = "ok"
-        if len(attempts) == 1:
-            line = attempts[0]
-            primary = line.entry
-            usage, picodollars, microdollars = line.usage, line.picodollars, line.microdollars
-        else:
-            usage, picodollars, microdollars = _summed(attempts)
-            if attempts:
-                primary = attempts[0].entry
-                fallbacks = sum(a.entry != b.entry for a, b in pairwise(attempts))
-        if told.status >= 400:
-            outcome = "failed"
-        elif attempts and attempts[-1].outcome not in ("ok", "low_quality"):
-            outcome = "partial"
         seq = self.seq + 1
-        head = _encode(
-            _Head(
-                told.account,
-                told.account_name,
-                attempts,
-                microdollars,
-                picodollars,
-                None if picodollars is None else usd_from_picodollars(picodollars),
-                told.decision_id,
-                _fit(told.details) if told.details else told.details,
-                fallbacks,
-                told.first_chunk_ms,
-                name := receipt_id(told.request_id),
-                self.kid,
-                told.latency_ms,
-                _shown(told.model if len(told.model) <= NAME_MAX else clip(told.model, NAME_MAX)),
-                outcome,
-                self.link.hex(),
-                told.price_table,
-                told.reason,
-                told.request_id,
-                final or None,
-                primary or None,
-                seq,
-            )
-        )[:-1]
-        tail = _encode(_Tail(told.status, told.stream, told.surface, self._ts(told.started_ms), usage, FORMAT))[1:]
-        link = self._signer.sign(head, b",", tail)
-        body = head + b',"signature":"' + link.hex().encode() + b'",' + tail
+        name = receipt_id(told.request_id)
+        model = told.model
+        body, link = written(
+            told,
+            name,
+            self.kid,
+            _shown(model if len(model) <= NAME_MAX else clip(model, NAME_MAX)),
+            _fit(told.details) if told.details else told.details,
+            self.link,
+            seq,
+            self._ts(told.started_ms),
+            FORMAT,
+            self._sign,
+        )
         self.seq = seq
         self.link = link
         return Sealed(name, seq, body, link)
@@ -256,20 +161,6 @@ class Sealer:
 def _shown(name: str) -> str:
     """The name a caller sent, who may have pasted a key there."""
     return scrub_text(name)
-
-
-def _summed(attempts: tuple[AttemptLine, ...]) -> tuple[Usage, int | None, int | None]:
-    """A request costs what its attempts cost; one of an unknown price leaves the sum unknown."""
-    picodollars: int | None = 0
-    microdollars: int | None = 0
-    counts = [0, 0, 0, 0, 0]
-    for line in attempts:
-        used = line.usage
-        for place, count in enumerate((used.input, used.output, used.cache_read, used.cache_write, used.reasoning)):
-            counts[place] += count
-        picodollars = None if picodollars is None or line.picodollars is None else picodollars + line.picodollars
-        microdollars = None if microdollars is None or line.microdollars is None else microdollars + line.microdollars
-    return Usage(*counts), picodollars, microdollars
 
 
 def _fit(details: dict[str, Any]) -> dict[str, Any]:

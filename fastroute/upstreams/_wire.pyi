@@ -154,6 +154,9 @@ class Exchange:
     def coming(self) -> asyncio.Future[None]:
         """Done once `answer` has something to say. Cancelling it stops nothing: that is for its awaiter to do."""
 
+    def taken(self) -> bytes:
+        """What `read` gives, of an answer that is complete; so nobody has to wait for it."""
+
     async def read(self, limit: int = READ_MAX) -> bytes:
         """The rest of the body, whole; the fault `limit` when it is larger."""
 

@@ -6,6 +6,7 @@ protocol that serves one turn at a time, and `Exchange` is what the caller holds
 connection serves which turn; `_wire.pyi` states the contracts.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, errno
 from libc.math cimport INFINITY
@@ -14,9 +15,14 @@ from libc.string cimport memcpy
 
 from fastroute.upstreams._reply cimport DONE, HEAD, LENGTH, Reply
 
+from asyncio import CancelledError, current_task
 from ssl import SSLError
 
 from fastroute.upstreams.faults import UpstreamFault
+
+cdef extern from "Python.h":
+    int PyContext_Enter(object context) except -1
+    int PyContext_Exit(object context) except -1
 
 cdef extern from "<sys/socket.h>" nogil:
     int MSG_DONTWAIT, MSG_PEEK
@@ -25,7 +31,8 @@ cdef extern from "<sys/socket.h>" nogil:
 cdef enum:
     UNREAD_HIGH = 256 * 1024
 
-READ_MAX = 64 * 1024 * 1024
+cdef Py_ssize_t MOST = 64 * 1024 * 1024
+READ_MAX = MOST
 
 cdef str TOO_LARGE = "the body is larger than the reader allows"
 
@@ -43,6 +50,95 @@ cdef double seconds(object milliseconds) except? -1:
     return INFINITY if milliseconds is None else <double>milliseconds / 1000.0
 
 
+@cython.freelist(64)
+cdef class Arrival:
+    """What the reader of a turn awaits; a future to its task, except for when the task goes on.
+
+    It goes on inside the arrival of the bytes: a future would have it wait for the loop's next round, and that round and
+    its handle made 4 us of a request.
+    """
+
+    cdef object loop, callback, context
+    cdef bint over, lost
+    cdef public bint _asyncio_future_blocking
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if not self.over:
+            self._asyncio_future_blocking = True
+            return self
+        if self.lost:
+            raise CancelledError
+        raise StopIteration
+
+    def get_loop(self):
+        return self.loop
+
+    def done(self):
+        return self.over
+
+    def cancelled(self):
+        return self.lost
+
+    def result(self):
+        if self.lost:
+            raise CancelledError
+        if not self.over:
+            raise RuntimeError("nothing has arrived")
+
+    def exception(self):
+        self.result()
+
+    def add_done_callback(self, callback, *, context=None):
+        if self.callback is not None:
+            raise RuntimeError("an exchange has one reader at a time")
+        self.callback = callback
+        self.context = context
+        if self.over:
+            self.later()
+
+    def remove_done_callback(self, callback):
+        if self.callback is None or self.callback != callback:
+            return 0
+        self.callback = None
+        return 1
+
+    def cancel(self, msg=None):
+        if self.over:
+            return False
+        self.over = self.lost = True
+        self.later()
+        return True
+
+    cdef int later(self) except -1:
+        callback = self.callback
+        if callback is not None:
+            self.callback = None
+            self.loop.call_soon(callback, self, context=self.context)
+        return 0
+
+    cdef int finish(self, bint at_once) except -1:
+        """Let the reader go on: at once where that is allowed, which it is not inside another task."""
+        if self.over:
+            return 0
+        self.over = True
+        if not at_once or self.callback is None or self.context is None or current_task(self.loop) is not None:
+            return self.later()
+        callback = self.callback
+        self.callback = None
+        PyContext_Enter(self.context)
+        try:
+            callback(self)
+        finally:
+            PyContext_Exit(self.context)
+        return 0
+
+
 cdef class Turn(Reply):
     """One request on its way: queued, then on a connection, then over.
 
@@ -51,7 +147,7 @@ cdef class Turn(Reply):
 
     cdef object loop
     cdef object lane
-    cdef object waiter
+    cdef Arrival waiter
     cdef Want want
     cdef bytes prefix
     cdef bytes body
@@ -101,19 +197,19 @@ cdef class Turn(Reply):
         self.fail(kind, words, timed_out)
         self.wake()
 
-    cdef int wake(self) except -1:
-        cdef object waiter = self.waiter
+    cdef int wake(self, bint at_once=False) except -1:
+        cdef Arrival waiter = self.waiter
         if waiter is not None:
             self.waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
+            waiter.finish(at_once)
         return 0
 
-    cdef object future(self, Want want):
+    cdef Arrival arrival(self, Want want):
         if self.waiter is not None:
             raise RuntimeError("an exchange has one reader at a time")
         self.want = want
-        self.waiter = self.loop.create_future()
+        self.waiter = Arrival.__new__(Arrival)
+        self.waiter.loop = self.loop
         return self.waiter
 
     cdef int stop(self) except -1:
@@ -231,7 +327,7 @@ cdef class Connection:
             self.paused = True
             self.transport.pause_reading()
         if turn.state >= DONE or (turn.unread if turn.want == BYTES else turn.state > HEAD):
-            turn.wake()
+            turn.wake(True)  # nothing of this connection may be touched after it: its next turn may have begun
 
     def eof_received(self):
         self.ended(self.farewell())
@@ -444,9 +540,16 @@ cdef class Exchange:
         return False
 
     def coming(self):
-        return self.turn.future(ANSWER)
+        return self.turn.arrival(ANSWER)
 
-    async def read(self, Py_ssize_t limit=READ_MAX):
+    def taken(self):
+        if self.turn.state != DONE:
+            raise RuntimeError("the answer is not complete")
+        if self.turn.unread > MOST:
+            raise UpstreamFault("limit", TOO_LARGE, sent=True)
+        return self.turn.take()
+
+    async def read(self, Py_ssize_t limit=MOST):
         cdef Turn turn = self.turn
         turn.whole = True
         turn.limit = limit
@@ -457,7 +560,7 @@ cdef class Exchange:
             if turn.connection is not None:
                 turn.connection.resume()
             try:
-                await turn.future(END)
+                await turn.arrival(END)
             except BaseException:
                 turn.stop()
                 raise
@@ -475,7 +578,7 @@ cdef class Exchange:
             if turn.state == DONE:
                 return b""
             try:
-                await turn.future(BYTES)
+                await turn.arrival(BYTES)
             except BaseException:
                 turn.stop()
                 raise

@@ -47,6 +47,7 @@ class ProviderError(NamedTuple):
     type: str
     code: str
     message: str
+    retry_after_s: int | None = None  # told in the body, as Google does, and not in a header
 
 
 class Dialect(Protocol):
@@ -322,6 +323,8 @@ _SECRETS: Final = re.compile(
     r"|\b[Bb][Ee][Aa][Rr][Ee][Rr]\s{1,8}[A-Za-z0-9_*.~+/=\-]{8,}"
 )
 _CODE: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
+_DELAY: Final = re.compile(r"([0-9]{1,9})((?:\.[0-9]{1,9})?)s")
+_DELAY_MAX_S: Final = 86_400
 # Anthropic tells an empty account with the 400 and the type of a bad request.
 _NO_MONEY: Final = "credit balance is too low"
 _TOO_LONG: Final = ("prompt is too long", "exceeds the maximum number of tokens", "maximum context length")
@@ -384,7 +387,19 @@ def error_from(status: int, value: Any) -> ProviderError:
     if kind is None:
         kind = "invalid_request_error" if 400 <= status < 500 else "server_error"
     code = words[0] if words else f"http_{status}"
-    return ProviderError(kind, scrub(code), scrub(message) or f"the provider answered {status} and gave no reason")
+    told = scrub(message) or f"the provider answered {status} and gave no reason"
+    return ProviderError(kind, scrub(code), told, _retry_delay(inner))
+
+
+def _retry_delay(inner: Body) -> int | None:
+    """Whole seconds of Google's `RetryInfo`, which says when to come back as "34.07s"."""
+    details = inner.get("details")
+    for detail in details if isinstance(details, list) else ():
+        delay = detail.get("retryDelay") if isinstance(detail, dict) else None
+        found = _DELAY.fullmatch(delay) if isinstance(delay, str) else None
+        if found is not None:
+            return min(int(found[1]) + bool(found[2].strip(".0")), _DELAY_MAX_S)
+    return None
 
 
 def _words(inner: Body) -> Iterator[str]:

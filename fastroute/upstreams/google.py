@@ -15,6 +15,7 @@ from urllib.parse import quote
 import orjson
 
 from fastroute.domain import TOKENS_MAX, Usage
+from fastroute.upstreams import google_embeddings
 from fastroute.upstreams.dialect import (
     Body,
     BrokenAnswer,
@@ -45,7 +46,10 @@ from fastroute.upstreams.dialect import (
     tool_choice_of,
 )
 
-_VERBS: Final = {"chat": ":generateContent", "count_tokens": ":countTokens"}
+_VERBS: Final = {
+    "chat": ":generateContent", "count_tokens": ":countTokens",
+    google_embeddings.ONE: ":embedContent", google_embeddings.MANY: ":batchEmbedContents",
+}  # fmt: skip
 _SAID: Final = frozenset({
     "frequency_penalty", "max_completion_tokens", "max_tokens", "messages", "model", "n", "parallel_tool_calls",
     "presence_penalty", "reasoning_effort", "response_format", "seed", "stop", "stream", "stream_options",

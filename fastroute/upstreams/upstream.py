@@ -144,5 +144,7 @@ class Remote:
         # An operation that is a path itself is the provider's affair alone.
         asked = operation if operation.startswith("/") else self.dialect.path(operation, model, stream)
         path = self._prefix + asked
-        headers = self.dialect.headers(self._key, passed)
-        return request_head("POST", path, self._host, [(name.decode(), value.decode()) for name, value in headers])
+        headers = [(name.decode(), value.decode()) for name, value in self.dialect.headers(self._key, passed)]
+        if "content-type" in passed:  # a form's, which names its boundary
+            headers = [(name, passed["content-type"] if name == "content-type" else value) for name, value in headers]
+        return request_head("POST", path, self._host, headers)

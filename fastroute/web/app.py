@@ -14,14 +14,20 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from fastroute import __version__
-from fastroute.assembly import assemble
+from fastroute.assembly import assemble, renewed
 from fastroute.callers import CALLERS
 from fastroute.callers import models as shapes
 from fastroute.config import Config
 from fastroute.gateway import Gateway
+from fastroute.ledger.accounts import Account
+from fastroute.ledger.teller import Teller
+from fastroute.limits import Limiter
 from fastroute.logs import Logs
 from fastroute.metrics import CONTENT_TYPE
 from fastroute.relay import Failed
+from fastroute.routing.directory import Directory
+from fastroute.watchdog import Watchdog
+from fastroute.web import admin, budget, own, placing
 from fastroute.web.data import DataPlane
 from fastroute.web.envelope import JSON, caller_of, error
 
@@ -35,7 +41,9 @@ class Application(Starlette):
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.data = DataPlane(gateway)
+        self.watchdog: Watchdog | None = None
         self.ready = True
+        self._before: list[DataPlane] = []  # those that were replaced while requests of theirs were under way
         super().__init__(
             routes=[
                 Route("/", _root),
@@ -49,6 +57,10 @@ class Application(Starlette):
                 Route("/anthropic/v1/models", _models),
                 Route("/v1/models/{id:path}", _model),
                 Route("/v1beta/models/{id:path}", _model),
+                *own.routes(),
+                *placing.routes(),
+                *budget.routes(),
+                *admin.routes(),
             ],
             exception_handlers={HTTPException: _http_error, Failed: _failed},
         )
@@ -72,9 +84,34 @@ class Application(Starlette):
         """Whether a path has a route of ours, whatever its method."""
         return any(route.path_regex.match(path) for route in self.routes if isinstance(route, Route))
 
+    def take(self, config: Config, directory: Directory) -> None:
+        """Serve another configuration or registry from the next request on; those under way keep theirs."""
+        self._before = [plane for plane in (*self._before, self.data) if plane.open]
+        self.gateway = renewed(self.gateway, config, directory)
+        self.data = DataPlane(self.gateway)
+
     @property
     def busy(self) -> int:
-        return len(self.data.open)
+        return sum(len(plane.open) for plane in (*self._before, self.data))
+
+    def cut(self) -> None:
+        """End every answer that is under way."""
+        for plane in (*self._before, self.data):
+            plane.cut()
+
+    def cut_ended(self, teller: Teller) -> None:
+        """End the answers whose account was revoked or is over."""
+        for plane in (*self._before, self.data):
+            for call in tuple(plane.open):
+                account = call.account
+                if call.exchange is not None and isinstance(account, Account) and account.id and teller.ended(account):
+                    call.ended = "the key of this request was revoked, or is over"
+                    call.exchange.stop()
+
+    @property
+    def degraded(self) -> bool:
+        """Whether the event loop stood still a short while ago."""
+        return self.watchdog is not None and self.watchdog.degraded
 
 
 def _as_spelled(scope: Scope) -> None:
@@ -94,7 +131,7 @@ async def _root(request: Request) -> Response:
 
 
 async def _live(request: Request) -> Response:
-    return PlainTextResponse("ok")
+    return PlainTextResponse("degraded" if request.app.degraded else "ok")
 
 
 async def _ready(request: Request) -> Response:
@@ -103,7 +140,7 @@ async def _ready(request: Request) -> Response:
 
 async def _health(request: Request) -> Response:
     lanes = _gateway(request).health.snapshot()
-    status = "degraded" if "degraded" in lanes.values() else "ok"
+    status = "degraded" if request.app.degraded or "degraded" in lanes.values() else "ok"
     return JSON({"status": status, "service": "fastroute", "version": __version__, "lanes": lanes})
 
 
@@ -113,7 +150,7 @@ async def _metrics(request: Request) -> Response:
 
 
 async def _models(request: Request) -> Response:
-    _admitted(request)
+    await request.app.data.who(request.scope)
     entries = list(_gateway(request).listed())
     caller = caller_of(request.headers, request.scope["path"])
     if caller is CALLERS["messages"]:
@@ -122,7 +159,7 @@ async def _models(request: Request) -> Response:
 
 
 async def _model(request: Request) -> Response:
-    _admitted(request)
+    await request.app.data.who(request.scope)
     wanted = request.path_params["id"]
     entry = next((entry for entry in _gateway(request).listed() if entry.id == wanted), None)
     if entry is None:
@@ -133,11 +170,6 @@ async def _model(request: Request) -> Response:
     if caller is CALLERS["messages"]:
         return JSON(shapes.anthropic_model(entry))
     return JSON(shapes.gemini_model(entry) if caller is not None else shapes.openai_model(entry))
-
-
-def _admitted(request: Request) -> None:
-    """Models are shown to those who may use them."""
-    request.app.data.admit(request.scope)
 
 
 async def _failed(request: Request, fault: Exception) -> Response:
@@ -172,6 +204,12 @@ def _hint(path: str, data: DataPlane) -> str:
     return ""
 
 
-def application(config: Config, number: int = 0, log: Logs | None = None) -> Application:
+def application(
+    config: Config,
+    number: int = 0,
+    log: Logs | None = None,
+    teller: Teller | None = None,
+    limiter: Limiter | None = None,
+) -> Application:
     """The application of one worker, with everything it stands on."""
-    return Application(assemble(config, number, log))
+    return Application(assemble(config, number, log, teller, limiter))

@@ -6,7 +6,6 @@ No request object, no middleware and no task of its own stands between the serve
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import re
 import time
@@ -17,20 +16,23 @@ from typing import Any, Final
 
 import orjson
 
-from fastroute import _heads
+from fastroute import _heads, counting
 from fastroute._sweep import Sweep
 from fastroute.bodies import decoded
-from fastroute.call import Call, Receive, Send, Surface
+from fastroute.call import Call, Failed, Receive, Send, Serve, Surface
 from fastroute.callers import CALLERS, ShapeError, embeddings, gemini, mistral
 from fastroute.errors import UnknownModel
 from fastroute.gateway import SURFACES, Gateway
-from fastroute.relay import CallerGone, Failed
-from fastroute.web import passthrough, reading, telling
+from fastroute.ledger.accounts import Account
+from fastroute.ledger.unlimited import Unlimited
+from fastroute.relay import encoder_for
+from fastroute.web import once, passthrough, reading, telling
+from fastroute.web._front import Front
+from fastroute.web.doorman import Doorman
 
 log = logging.getLogger("fastroute.web")
 
 Door = Callable[[Mapping[str, Any], Receive, Send], Coroutine[Any, Any, None]]
-Serve = Callable[[Call], Coroutine[Any, Any, None]]
 
 _GEMINI: Final = re.compile(
     r"/(?:v1|v1beta)/models/(?P<model>[^:]+(?::[^:/]+)*):(?P<verb>generateContent|streamGenerateContent|countTokens"
@@ -44,17 +46,18 @@ def _give_up(task: asyncio.Task[Any] | None) -> None:
         task.cancel()
 
 
-class DataPlane:
+class DataPlane(Front):
     """One worker's data plane."""
 
     def __init__(self, gateway: Gateway) -> None:
-        self.gateway = gateway
-        self.open: set[Call] = set()
         # Tasks whose request has sent no byte of its body yet.
-        self._bodiless: Sweep[asyncio.Task[Any] | None] = Sweep(reading.FIRST_BYTE_S, _give_up)
-        self._limit = gateway.config.server.body_limit_bytes
-        key = gateway.config.auth.router_key
-        self._key = None if key is None else key.reveal().encode()
+        bodiless: Sweep[asyncio.Task[Any] | None] = Sweep(reading.FIRST_BYTE_S, _give_up)
+        super().__init__(
+            gateway,
+            gateway.config.server.body_limit_bytes,
+            Doorman(gateway.config, gateway.teller, gateway.limiter, gateway.metrics),
+            bodiless,
+        )
         doors = {
             "/chat/completions": self.door(SURFACES["chat"]),
             "/completions": self.door(SURFACES["completions"]),
@@ -80,7 +83,7 @@ class DataPlane:
                     return self.door(
                         _GEMINI_EMBEDDINGS, partial(self._embed, verb == "batchEmbedContents"), model=model
                     )
-                serve = self._count if verb == "countTokens" else self._serve
+                serve = self._count if verb == "countTokens" else None
                 door = self.door(SURFACES["gemini"], serve, model=model, stream=verb == "streamGenerateContent")
         return door
 
@@ -89,9 +92,11 @@ class DataPlane:
         surface = passthrough.surface_of(path)
         return None if surface is None else self.door(surface, partial(passthrough.serve, self.gateway))
 
-    def admit(self, scope: Mapping[str, Any]) -> None:
-        """`Failed` for a request of any method whose sender may not ask here."""
-        self._know(reading.look(scope["headers"]), scope["query_string"])
+    async def who(self, scope: Mapping[str, Any]) -> Account | Unlimited:
+        """Who sends a request of any method; `Failed` for who may not ask here."""
+        found = reading.look(scope["headers"])
+        account = self.doorman.meet(found, scope["query_string"])
+        return await self.doorman.find(found, scope["query_string"], scope) if account is None else account
 
     def door(
         self,
@@ -102,71 +107,61 @@ class DataPlane:
         stream: bool = False,
     ) -> Door:
         """A callable for one surface; `serve` answers once the body is read."""
-        return partial(self._handle, surface, serve or self._serve, model, stream)
+        return partial(self.handle, surface, serve, model, stream)
 
-    async def _handle(
-        self,
-        surface: Surface,
-        serve: Serve,
-        model: str,
-        stream: bool,
-        scope: Mapping[str, Any],
-        receive: Receive,
-        send: Send,
-    ) -> None:
-        gateway = self.gateway
-        loop = asyncio.get_running_loop()
-        call = Call(surface, receive, send, gateway.ids.request(), loop.time(), loop)
-        call.model = model
-        call.stream = stream
-        self.open.add(call)
-        gateway.metrics.active.inc()
-        try:
-            found = reading.look(scope["headers"])
-            if self._key is not None:
-                self._know(found, scope["query_string"])
-            if surface.opaque and not found.get(b"content-type", b"application/json").startswith(b"application/json"):
-                message = f"only JSON is passed on to {surface.operation}"
-                raise Failed(415, "invalid_request_error", "unsupported_content_type", message, closes=True)
-            length = reading.length_of(found, self._limit)
-            body = b""
-            if length:
-                task = asyncio.current_task(loop)
-                self._bodiless.add(task, loop)
-                try:
-                    begun = await receive()
-                except asyncio.CancelledError:
-                    if self._bodiless.drop(task):
-                        raise
-                    raise reading.slow() from None
-                finally:
-                    self._bodiless.drop(task)
-                whole = _heads.whole(begun, length)
-                body = await reading.rest_of(receive, begun, length, self._limit) if whole is None else whole
-            call.passed = reading.passed_on(found)
-            agent = found.get(b"user-agent")
-            if agent is not None and b"mistral" in agent:
-                call.mistral = True
-            gateway.read(call, body)
-            await serve(call)
-        except Failed as failed:
-            if failed.closes:
-                self.count(failed)
-            await telling.refusal(call, failed)
-        except CallerGone:
-            if call.stream:
-                gateway.metrics.stream_abort("down", "mid" if call.status else "first")
-            call.status = 499
-        except Exception:  # a fault of ours: said in the log, and to the caller in its own envelope
-            log.exception("request %s met a fault of this gateway", call.id)
-            if call.status:
-                raise
-            message = "this gateway met a fault of its own; its log has the request's id"
-            await telling.refusal(call, Failed(500, "server_error", "internal_error", message, closes=True))
-        finally:
-            self.open.discard(call)
-            gateway.metrics.active.dec()
-            gateway.finished(call)
+    # What the front hands on, because it is not the usual thing.
+
+    def misread(self, error: _heads.HeadError) -> Failed:
+        return reading.misread(error)
+
+    def length_of(self, found: dict[bytes, bytes]) -> int:
+        return reading.length_of(found, self.limit)
+
+    def slow(self) -> Failed:
+        return reading.slow()
+
+    def rest_of(self, receive: Receive, begun: Mapping[str, Any], length: int) -> Coroutine[Any, Any, bytes]:
+        return reading.rest_of(receive, begun, length, self.limit)
+
+    def passed_on(self, found: dict[bytes, bytes]) -> Mapping[str, str]:
+        return reading.passed_on(found)
+
+    def form_of(self, surface: Surface, found: dict[bytes, bytes]) -> bytes | None:
+        return passthrough.boundary(surface, found.get(b"content-type", b"application/json"))
+
+    def read_form(self, call: Call, body: bytes, found: dict[bytes, bytes], mark: bytes) -> None:
+        passthrough.read(self.gateway, call, body, found[b"content-type"], mark)
+
+    async def refuse(self, call: Call, failed: Failed) -> None:
+        if failed.closes:
+            self.count(failed)
+        await telling.refusal(call, failed)
+
+    def left(self, call: Call) -> None:
+        if call.stream:
+            self.metrics.stream_abort("down", "mid" if call.status else "first")
+        call.status = 499
+
+    async def own_fault(self, call: Call, fault: Exception) -> None:
+        """A fault of ours: said in the log, and to the caller in its own envelope while nothing was told yet."""
+        log.error("request %s met a fault of this gateway", call.id, exc_info=fault)
+        if call.status:
+            raise fault
+        message = "this gateway met a fault of its own; its log has the request's id"
+        await telling.refusal(call, Failed(500, "server_error", "internal_error", message, closes=True))
+
+    def once(self, call: Call, key: bytes, scope: Mapping[str, Any], serve: Serve | None) -> Serve:
+        return partial(once.serve, self.gateway, key, scope["path"], serve or self.ordinary)
+
+    async def ordinary(self, call: Call) -> None:
+        """The usual answer, for who wants it served in an unusual way."""
+        self.gateway.plan(call)
+        call.created = int(time.time())
+        if call.stream:
+            await self.stream(call)
+            return
+        body = await self.gateway.relay.answer(call)
+        await telling.answer(call, mistral.with_id(body, call.id) if call.mistral else body)
 
     def count(self, failed: Failed) -> None:
         """A request that was refused while it was read, by what was wrong with it."""
@@ -187,28 +182,12 @@ class DataPlane:
             if call.exchange is not None:
                 call.exchange.stop()
 
-    def _know(self, found: dict[bytes, bytes], query: bytes) -> None:
-        """Who asks: with a key configured, only who brings it."""
-        if self._key is None:
-            return
-        given = reading.credential(found, query)
-        if given is None:
-            raise Failed(401, "authentication_error", "missing_api_key", "send your key as a bearer token or x-api-key")
-        if not hmac.compare_digest(given.encode("latin-1"), self._key):
-            raise Failed(401, "authentication_error", "invalid_api_key", "this key is not known here")
-
-    async def _serve(self, call: Call) -> None:
-        gateway = self.gateway
-        gateway.plan(call)
-        call.created = int(time.time())
-        if not call.stream:
-            answer = await gateway.relay.answer(call)
-            body = mistral.with_id(answer.body, call.id) if call.mistral else answer.body
-            await telling.answer(call, body, answer.content_type)
-            return
-        writer = telling.StreamWriter(call, gateway.relay.encoder(call))
+    async def stream(self, call: Call) -> None:
+        """One streamed answer."""
+        relay = self.gateway.relay
+        writer = telling.StreamWriter(call, encoder_for(call))
         try:
-            await gateway.relay.stream(call, writer)
+            await relay.stream(call, writer)
         except Failed as failed:
             await writer.fail(failed)
         finally:
@@ -223,15 +202,18 @@ class DataPlane:
         self.gateway.read(call, orjson.dumps(asked))
         self.gateway.plan(call)
         answer = await self.gateway.relay.answer(call)
-        told = embeddings.from_embeddings(orjson.loads(answer.body), batch)
-        await telling.answer(call, orjson.dumps(told), answer.content_type)
+        await telling.answer(call, orjson.dumps(embeddings.from_embeddings(orjson.loads(answer), batch)))
 
     async def _count(self, call: Call) -> None:
-        """How many tokens a prompt has, as far as a gateway without its tokenizer can tell: characters over four."""
+        """How many tokens a prompt has: as its provider says, or else as its characters do, over four."""
         try:
-            self.gateway.directory.resolve(call.model)
+            target = self.gateway.directory.resolve(call.model)
         except UnknownModel as error:
             raise Failed(404, "invalid_request_error", "model_not_found", str(error), param="model") from None
+        counted = await counting.ask(self.gateway, call, target)
+        if counted is not None:
+            await telling.answer(call, counted)
+            return
         assert call.surface.caller is not None
         try:
             if call.surface.name == "gemini":
@@ -243,4 +225,4 @@ class DataPlane:
         assert call.scan is not None
         tokens = max(1, call.scan.text_bytes // 4)
         field = "input_tokens" if call.surface.name == "messages" else "totalTokens"
-        await telling.answer(call, orjson.dumps({field: tokens}), b"application/json")
+        await telling.answer(call, orjson.dumps({field: tokens}))

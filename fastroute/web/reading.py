@@ -25,9 +25,13 @@ def look(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     try:
         return _heads.look(headers)
     except _heads.HeadError as error:
-        if error.encoded:
-            raise Failed(415, "invalid_request_error", "unsupported_encoding", error.message) from None
-        raise _malformed(error.message) from None
+        raise misread(error) from None
+
+
+def misread(error: _heads.HeadError) -> Failed:
+    if error.encoded:
+        return Failed(415, "invalid_request_error", "unsupported_encoding", error.message)
+    return _malformed(error.message)
 
 
 def passed_on(found: dict[bytes, bytes]) -> Mapping[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -17,6 +16,9 @@ from fastroute.domain import Entry
 from fastroute.pipes import chat_error
 from fastroute.relay import Failed
 from fastroute.upstreams import sse
+from fastroute.web._front import accounts, answer, head
+
+__all__ = ["UNBUFFERED", "StreamWriter", "accounts", "answer", "envelope", "head", "refusal", "worded"]
 
 # Later than the usual first-chunk deadline: once a heart has beaten, the head names the provider that was waited for.
 HEARTBEAT_S: Final = 13.0
@@ -28,43 +30,6 @@ _RETRYABLE: Final = frozenset({408, 409, 429, 500, 502, 503, 504})
 _PING: Final = sse.comment("ping")
 
 
-def head(call: Call, entry: Entry | None) -> list[tuple[bytes, bytes]]:
-    """The headers every data-plane reply carries; those that are not known yet are left out."""
-    headers = _heads.names(call.id, call.decision_id, call.upstream_ids)
-    if entry is not None:
-        first = call.entries[0]
-        headers += _said(entry.ref.model, call.reason if entry is first else "fallback", entry is not first)
-        if entry is not first:
-            headers.append((b"x-router-original-model", _ascii(first.ref.model)))
-    return headers
-
-
-@lru_cache(maxsize=1024)
-def _said(model: str, reason: str, fallback: bool) -> tuple[tuple[bytes, bytes], ...]:
-    return (
-        (b"x-router-model", _ascii(model)),
-        (b"x-router-reason", reason.encode()),
-        (b"x-router-fallback", b"true" if fallback else b"false"),
-    )
-
-
-def accounts(call: Call) -> list[tuple[bytes, bytes]]:
-    """What the request took: latency, tokens and the exact cost of all its attempts."""
-    final = call.final
-    usage = None if final is None else final.settlement.usage
-    return _heads.accounts(call.loop.time() - call.started, call.cost_picodollars, usage)
-
-
-async def answer(call: Call, body: bytes, content_type: bytes) -> None:
-    """A whole answer of 200."""
-    call.status = 200
-    headers = head(call, call.entry)
-    headers += accounts(call)
-    headers += _heads.content(content_type, body)
-    await call.send({"type": "http.response.start", "status": 200, "headers": headers})
-    await call.send({"type": "http.response.body", "body": body})
-
-
 async def refusal(call: Call, failed: Failed) -> None:
     """A refusal or failure in the envelope of the caller's dialect."""
     call.status = failed.status
@@ -73,6 +38,7 @@ async def refusal(call: Call, failed: Failed) -> None:
     if call.attempts:
         headers += accounts(call)
     headers += (_JSON, (b"content-length", b"%d" % len(body)))
+    headers += failed.headers
     if failed.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % failed.retry_after_s))
     if failed.status in _RETRYABLE:
@@ -176,8 +142,3 @@ class StreamWriter:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
-
-
-def _ascii(text: str) -> bytes:
-    """A model's name as a header may carry it."""
-    return text.encode("ascii", "replace").translate(None, b"\r\n\0")

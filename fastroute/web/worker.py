@@ -22,7 +22,13 @@ from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
 from fastroute import logs
+from fastroute.clock import SystemClock
 from fastroute.config import Config
+from fastroute.ledger import secrets
+from fastroute.ledger.teller import Teller
+from fastroute.limits import Limiter
+from fastroute.reloading import Load, Reloader
+from fastroute.watchdog import Watchdog
 from fastroute.web.app import Application, application
 
 BACKLOG = 4096
@@ -34,6 +40,8 @@ HEADERS_MS = 75_000
 # A caller that takes nothing for so long is gone, whatever its socket says.
 WRITE_S = 60.0
 _LOOK_AGAIN_S = 0.1
+# How often open answers are looked through for those whose key was revoked.
+_REVOKED_S = 1.0
 # Objects made and not yet gone before the collector looks for cycles. Python's own 700 are what a few requests hold at
 # once: every look then finds them all alive, at 12 us a request and 25 a stream (measured with 32 of them open).
 _YOUNG_MAX = 20_000
@@ -43,18 +51,22 @@ _OWN_FILES = 64
 log = logging.getLogger("fastroute.worker")
 
 
-def work(config: Config, number: int) -> None:
-    """Serve until SIGTERM."""
+def work(config: Config, number: int, load: Load | None = None) -> None:
+    """Serve until SIGTERM; on SIGHUP `load` gives the configuration anew."""
     logging.getLogger().handlers.clear()  # the supervisor's, inherited
     lines = logs.setup(config.log.level, config.log.path, number, secrets=config.secrets())
     try:
-        uvloop.run(_serve(config, number, lines))
+        uvloop.run(_serve(config, number, lines, load))
     finally:
         logs.shutdown()
 
 
-async def _serve(config: Config, number: int, lines: logs.Logs) -> None:
-    app = application(config, number, lines)
+async def _serve(config: Config, number: int, lines: logs.Logs, load: Load | None) -> None:
+    clock = SystemClock()
+    teller = await Teller.open(config.state_dir, number, pepper=secrets.pepper(config.state_dir), clock=clock)
+    limiter = Limiter.open(config.state_dir / "run" / "limits", number, window_s=config.limits.window_s)
+    limiter.clear_worker(number)  # whoever had this place before is dead
+    app = application(config, number, lines, teller, limiter)
     gc.collect()
     gc.freeze()  # what is there now stays, and need not be looked at again
     gc.set_threshold(_YOUNG_MAX, 10, 10)
@@ -72,23 +84,40 @@ async def _serve(config: Config, number: int, lines: logs.Logs) -> None:
     )
     app.ready = False
     stop = asyncio.Event()
+    reloader = Reloader(config, load, app.take)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.reload)
+    app.watchdog = Watchdog(app.gateway.metrics.loop_lag.of().observe)
     serving = asyncio.create_task(server.serve())
     stopping = asyncio.create_task(stop.wait())
     guarding = asyncio.create_task(_guard_writes(config.server.port, app))
-    await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+    ending = asyncio.create_task(_end_revoked(app, teller))
+    await asyncio.wait((serving, stopping, ending), return_when=asyncio.FIRST_COMPLETED)
     guarding.cancel()
-    if stop.is_set():
+    ending.cancel()
+    reloader.close()
+    if stop.is_set() or teller.lost:
         app.ready = False
         await asyncio.sleep(UNREADY_S if app.busy else 0)
         server.interrupt_signal = True
         server.main_loop_interrupt.set()
         await asyncio.wait((serving,), timeout=config.server.drain_ms / 1000)
         while not serving.done():
-            app.data.cut()
+            app.cut()
             await asyncio.wait((serving,), timeout=_LOOK_AGAIN_S)
     stopping.cancel()
+    app.watchdog.close()
     await serving
+    await teller.close()
+    limiter.close()
+
+
+async def _end_revoked(app: Application, teller: Teller) -> None:
+    """Cut the answers of accounts that are no more, until this worker's own life is over in the books."""
+    while not teller.lost:
+        await asyncio.sleep(_REVOKED_S)
+        app.cut_ended(teller)
+    log.error("the books hold this worker for dead; it ends, and another begins")
 
 
 def _connections_max(wanted: int) -> int:

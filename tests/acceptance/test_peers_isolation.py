@@ -109,7 +109,7 @@ def test_row_57_nothing_else_of_a_caller_reaches_a_provider(
         "traceparent": "00-private",
         "referer": "https://private.example",
         "user-agent": "private/1.0",
-        "idempotency-key": "private",
+        "idempotency-key": f"private-{model}",
     }
     assert gateway.ask(model, headers=private).status == 200
     (asked,) = providers[NATIVE[model]].asked()

@@ -82,7 +82,10 @@ def test_json_is_one_object_with_values_sources_and_findings(doctor):
             "api_key_source": "env OPENAI_API_KEY",
         },
     ]
-    assert [each["what"] for each in body["findings"]] == ["auth.router_key is shorter than 16 characters"]
+    assert [each["what"] for each in body["findings"]] == [
+        "auth.router_key is shorter than 16 characters",
+        "auto leads to mistral-small-latest of provider 'mistral', which has no key",
+    ]
     assert {"severity", "what", "mend"} == set(body["findings"][0])
 
 

@@ -62,7 +62,7 @@ ROUTES = {
 }
 UPSTREAM_KEY = "sk-upstream-canary-7f3a9c"
 _READ = re.compile(
-    r"^(?:# \w+ )?(?:fastroute_(?!first_chunk_seconds)|router_(?:fallback|active|requests))[^\n]*\n", re.MULTILINE
+    r"^(?:# \w+ )?(?:fastroute_(?!first_chunk_seconds)|router_(?:fallback|active|requests|tier))[^\n]*\n", re.MULTILINE
 )
 MESSAGES = [{"role": "user", "content": "hello"}]
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "fastroute"
 
 GROUND = {"_core", "_heads", "_scan", "_sweep", "domain", "errors", "clock", "money", "config"}
-ROOMS = {"routing", "lanes", "ledger", "upstreams", "callers", "metrics", "logs", "receipts"}
+ROOMS = {"routing", "lanes", "ledger", "upstreams", "callers", "metrics", "logs", "receipts", "limits", "policies"}
 CONDUCTORS = {
     "_call",
     "_gateway",
@@ -35,6 +35,16 @@ CONDUCTORS = {
     "ids",
     "assembly",
     "supervisor",
+    "asked",
+    "counting",
+    "forms",
+    "plausibility",
+    "reloading",
+    "watchdog",
+    "paying",
+    "keeping",
+    "reaching",
+    "panel",
 }
 EDGES = {"cli", "web", "__main__", "__init__"}
 LEVEL = dict.fromkeys(GROUND, 0) | dict.fromkeys(ROOMS, 1) | dict.fromkeys(CONDUCTORS, 2) | dict.fromkeys(EDGES, 3)

@@ -80,10 +80,10 @@ class TestIA9:
             assert (result.exit_code, result.stdout) == (0, "bar\tdummy\t\tapi\nfoo\tlocal\thttp://x\tweight\n")
 
     def test_i_a9_migrating_twice_is_a_no_op(self, run: Run, database: Path) -> None:
-        assert run(models.migrate).stdout == "Applied 1 registry\n"
+        assert run(models.migrate).stdout == "Applied 1 registry\nApplied 2 books\n"
         before = database.read_bytes()
-        assert run(models.migrate).stdout == "Up to date at schema 1\n"
-        assert json.loads(run(models.migrate, "--json").stdout) == {"applied": [], "schema": 1}
+        assert run(models.migrate).stdout == "Up to date at schema 2\n"
+        assert json.loads(run(models.migrate, "--json").stdout) == {"applied": [], "schema": 2}
         assert database.read_bytes() == before
 
     def test_i_a9_a_seed_item_without_a_kind_is_api(self, run: Run, database: Path, tmp_path: Path) -> None:

@@ -24,6 +24,10 @@ fastroute_events_dropped_total counter
 fastroute_stream_abort_total counter side phase
 fastroute_limit_total counter what
 fastroute_settle_total counter basis
+fastroute_ledger_breach_total counter
+fastroute_usage_implausible_total counter
+fastroute_loop_lag_seconds histogram
+router_tier_requests_total counter tier
 fastroute_upstream_error_in_200_total counter
 fastroute_first_chunk_timeout_total counter
 fastroute_bad_json_total counter why

@@ -58,11 +58,14 @@ models:
   - {{id: embed-too, model: "lab:nomic-embed", price: {{input: 1, output: 0}}}}
   - {{id: moderation, model: "openai:omni-moderation-latest", price: {{input: 0, output: 0}}}}
   - {{id: voice, model: "openai:gpt-4o-mini-tts", price: {{input: 600000, output: 12000000}}}}
+  - {{id: scribe, model: "openai:gpt-4o-transcribe", price: {{input: 2500000, output: 10000000}}}}
+  - {{id: deaf, model: "lab:no-such-scribe", lane: deaf, price: {{input: 0, output: 0}}}}
   - {{id: painter, model: "openai:gpt-image-1", price: {{input: 5000000, output: 40000000}}}}
   - {{id: ranker, model: "lab:rerank-1", price: {{input: 20000, output: 0}}}}
 aliases:
   either: [first, second]
   ether: [second, first]
+  scribes: [deaf, scribe]
   vectors: [embed, embed-too]
   spare-500: [shaky-500, sound-500]
   spare-401: [shaky-401, sound-401]

@@ -133,7 +133,7 @@ async def _send(writer: asyncio.StreamWriter, reply: Reply) -> bool:
 
 def answer(seen: Seen) -> Reply:
     provider, _, path = seen.path.removeprefix("/").partition("/")
-    prompt = seen.raw.decode()
+    prompt = seen.raw.decode("utf-8", "replace")
     found = re.search(r"fault:(\w+)", prompt)
     fault = found[1] if found else ""
     odd = set(re.findall(r"odd:(\w+)", prompt))
@@ -144,6 +144,14 @@ def answer(seen: Seen) -> Reply:
         return Reply(502, b"<html><body>Bad gateway</body></html>", {"content-type": "text/html"})
     if fault == "detail":
         return Reply(400, b'{"detail":"the weather is bad"}')
+    if seen.headers["content-type"].startswith("multipart/"):
+        return _failure("openai", 503) if "no-such-scribe" in prompt else _form(path, prompt)
+    if fault == "created":
+        return Reply(201, b"made", {"content-type": "text/x-made"})
+    if fault == "accepted":
+        return Reply(202, b'{"id": "job-1"}')
+    if fault == "nothing":
+        return Reply(204)
     body = json.loads(prompt)
     if dialect == "anthropic":
         return _anthropic(body, fault)
@@ -169,6 +177,26 @@ def answer(seen: Seen) -> Reply:
         case "rerank":
             ranked = [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.1}]
             return _json({"id": "rr-1", "results": ranked, "usage": {"prompt_tokens": 11, "total_tokens": 11}})
+    return _failure("openai", 404)
+
+
+TRANSCRIPT = "Hello from the tape."
+
+
+def _form(path: str, text: str) -> Reply:
+    match path.removeprefix("v1/"):
+        case "audio/transcriptions" if "text/plain" in text or "vtt" in text:
+            return Reply(200, f"WEBVTT\n\n{TRANSCRIPT}\n".encode(), {"content-type": "text/vtt"})
+        case "audio/transcriptions" if 'name="stream"' in text:
+            usage = {"type": "tokens", "input_tokens": 14, "output_tokens": 6, "total_tokens": 20}
+            delta = {"type": "transcript.text.delta", "delta": TRANSCRIPT}
+            return Reply(events=[sse(delta), sse({"type": "transcript.text.done", "text": TRANSCRIPT, "usage": usage})])
+        case "audio/transcriptions" | "audio/translations":
+            usage = {"type": "tokens", "input_tokens": 14, "output_tokens": 6, "total_tokens": 20}
+            return _json({"text": TRANSCRIPT, "usage": usage})
+        case "images/edits" | "images/variations":
+            usage = {"input_tokens": 400, "output_tokens": 300, "total_tokens": 700}
+            return _json({"created": 1_750_000_000, "data": [{"b64_json": "aGk="}], "usage": usage})
     return _failure("openai", 404)
 
 

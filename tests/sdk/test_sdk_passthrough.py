@@ -71,10 +71,37 @@ def test_a_body_without_a_model_names_what_is_missing(oai: openai.OpenAI, http: 
     assert refused.value.param == "model"
 
 
-def test_a_form_is_refused_in_words(oai: openai.OpenAI) -> None:
-    with pytest.raises(openai.APIStatusError, match="only JSON") as refused:
-        oai.audio.transcriptions.create(model="voice", file=b"RIFF")
-    assert refused.value.status_code == 415
+def test_what_is_neither_json_nor_a_form_is_refused_in_words(http: httpx.Client) -> None:
+    reply = http.post("/v1/audio/transcriptions", content=b"RIFF", headers={"content-type": "audio/wav"})
+    assert reply.status_code == 415
+    assert "only JSON and multipart/form-data" in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("word", "status", "kind", "body"),
+    [("created", 201, "text/x-made", b"made"), ("accepted", 202, "application/json", b'{"id": "job-1"}')],
+)
+def test_every_status_that_means_success_passes_with_its_type_and_body(
+    http: httpx.Client, word: str, status: int, kind: str, body: bytes
+) -> None:
+    reply = http.post("/v1/moderations", json={"model": "moderation", "input": f"fault:{word}"})
+    assert (reply.status_code, reply.headers["content-type"], reply.content) == (status, kind, body)
+    assert reply.headers["x-router-model"] == "omni-moderation-latest"
+
+
+def test_an_answer_without_a_body_passes_without_one(http: httpx.Client) -> None:
+    """A 204 has neither bytes nor a type, and the connection goes on after it."""
+    for _ in range(2):
+        reply = http.post("/v1/moderations", json={"model": "moderation", "input": "fault:nothing"})
+        assert (reply.status_code, reply.content) == (204, b"")
+        assert "content-type" not in reply.headers
+
+
+def test_only_routes_that_are_passed_on_take_a_201(oai: openai.OpenAI) -> None:
+    """A chat that was `created` is nothing that a chat client could read."""
+    with pytest.raises(openai.APIStatusError) as failed:
+        oai.chat.completions.create(model="gpt", messages=[{"role": "user", "content": "fault:created"}])
+    assert failed.value.status_code == 502
 
 
 @pytest.mark.parametrize(

@@ -181,8 +181,19 @@ class Gateway:
     @property
     def workers(self) -> list[int]:
         """The process ids of its workers now."""
+        return [pid for pid, name in self.children() if name.startswith("worker-")]
+
+    @property
+    def bookkeeper(self) -> int:
+        """The process id of its bookkeeper now."""
+        [pid] = [pid for pid, name in self.children() if name == "bookkeeper"]
+        return pid
+
+    def children(self) -> list[tuple[int, str]]:
+        """Its living processes and what they are called."""
         tasks = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in tasks.read_text().split() if not _is_dead(int(pid))]
+        living = [int(pid) for pid in tasks.read_text().split() if not _is_dead(int(pid))]
+        return [(pid, Path(f"/proc/{pid}/comm").read_text().strip()) for pid in living]
 
     def connect(self, timeout_s: float = 10.0) -> socket.socket:
         return socket.create_connection((self.host, self.port), timeout=timeout_s)

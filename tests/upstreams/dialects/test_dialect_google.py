@@ -254,4 +254,4 @@ def test_a_cut_stream_is_not_done_and_an_error_inside_is_classed(identity):
     assert (stream.done, stream.usage, stream.content_seen) == (False, None, True)
     assert stream.usage_so_far == Usage(10, 8, reasoning=3)
     assert stream.feed("", b'{"error":{"code":503,"message":"busy","status":"UNAVAILABLE"}}') == []
-    assert stream.error == ("overloaded_error", "unavailable", "busy")
+    assert stream.error[:3] == ("overloaded_error", "unavailable", "busy")

@@ -1,0 +1,87 @@
+"""The face of the relay's core: the attempt loop, and an attempt from its reservation to its settlement."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastroute._sweep import Sweep
+from fastroute.call import Call, Poor
+from fastroute.clock import Clock
+from fastroute.domain import Attempt, Entry, Outcome, Reservation, Settlement, Usage
+from fastroute.lanes import Health, Latency
+from fastroute.ledger.accounts import Shortage
+from fastroute.metrics import Metrics
+from fastroute.outcomes import RetryBudget
+from fastroute.upstreams.faults import UpstreamFault
+from fastroute.upstreams.pool import Deadlines
+from fastroute.upstreams.upstream import Exchange, Upstream
+
+class Core:
+    """What every attempt of one worker stands on; `note` is told of each once it is settled."""
+
+    upstream_of: Callable[[Entry], Upstream]
+    health: Health
+    latency: Latency
+    note: Callable[[Call, Attempt], object]
+    metrics: Metrics
+    clock: Clock
+    retries: RetryBudget
+    deadlines: Deadlines
+    whole: Deadlines
+    patient: Deadlines
+    unwatched: Sweep[Call]
+    max_attempts: int
+
+    async def fund(self, call: Call, entry: Entry, microdollars: int | None, tokens: int) -> Reservation | None: ...
+    def loop(self, kind: type[Try], call: Call, writer: Any) -> Coroutine[Any, Any, Any]:
+        """One entry after another until one answers, each by an attempt of this kind.
+
+        A whole answer's bytes where there is no writer. `Failed`, `CallerGone`; every attempt is settled by then.
+        """
+
+class Try:
+    """One attempt: from its reservation to its settlement. The methods it lacks here are those of its kind."""
+
+    reservation: Reservation
+    exchange: Exchange | None
+    settled: bool
+
+    def __init__(
+        self, relay: Core, call: Call, entry: Entry, upstream: Upstream, reservation: Reservation, poor_matters: bool
+    ) -> None: ...
+    @property
+    def relay(self) -> Core: ...
+    @property
+    def call(self) -> Call: ...
+    @property
+    def entry(self) -> Entry: ...
+    @property
+    def upstream(self) -> Upstream: ...
+    @property
+    def poor_matters(self) -> bool:
+        """Whether an empty answer is a reason to ask the next candidate."""
+
+    @property
+    def started(self) -> float: ...
+    async def whole(self) -> bytes: ...
+    def begin(self) -> Exchange:
+        """Send the request; what cannot be sent settles the attempt and is `Poor`."""
+
+    def named(self, exchange: Exchange) -> int:
+        """Keep the id that the provider gave to this attempt."""
+
+    def told(self, usage: Usage) -> Settlement | None:
+        """The settlement of what the provider says it used; None when it cannot have."""
+
+    def succeed(self, usage: Usage | None, content_bytes: int, outcome: Outcome = "ok") -> int:
+        """Settle by the usage, or without one by what was seen."""
+
+    def close(self, outcome: Outcome, status: int | None, settlement: Settlement) -> int:
+        """Settle, once; tell health, latency and whoever keeps notes."""
+
+    def stop(self) -> int: ...
+    async def looked_into(self, body: bytes) -> bytes: ...
+    async def streamed(self, writer: Any) -> None: ...
+    async def answered_no(self, exchange: Exchange) -> Poor: ...
+    def nonsense(self, what: str) -> Poor: ...
+    def unwritten(self, shortage: Shortage) -> Poor: ...
+    def faulted(self, fault: UpstreamFault, seen: Settlement | None = None) -> Poor: ...

@@ -1,0 +1,11 @@
+"""The compiled face of a sweep, for those who meet it on every request."""
+
+cdef class Sweep:
+    cdef double seconds
+    cdef object act
+    cdef dict since  # in the order of time
+    cdef object loop
+    cdef object timer
+
+    cpdef int add(self, waiting, loop) except -1
+    cpdef bint drop(self, waiting) except? False

@@ -1,0 +1,71 @@
+"""What commands about money share: where the books are, how the desk is asked, and how answers are printed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from fastroute.cli.exits import fail
+from fastroute.config import Config, load
+from fastroute.errors import FastrouteError
+from fastroute.money import usd_from_microdollars
+from fastroute.reaching import Asking, reach
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def common(function: F) -> F:
+    """The options every command about money takes."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON."),
+        click.option("--state-dir", default=None, help="Where the books are kept (default ./data)."),
+        click.option(
+            "--config", "config_path", type=click.Path(path_type=Path), help="The fastroute.yaml of the server."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Faults of ours become a sentence on stderr and an exit code."""
+    try:
+        yield
+    except FastrouteError as error:
+        fail(error)
+
+
+def settings(config_path: Path | None, state_dir: str | None) -> Config:
+    return load(config_path, os.environ, {} if state_dir is None else {"state_dir": state_dir})
+
+
+@contextmanager
+def desk(config_path: Path | None, state_dir: str | None) -> Iterator[Asking]:
+    """The desk: of the server that runs on this state directory, or of the books themselves when none runs."""
+    with told(), reach(settings(config_path, state_dir)) as ask:
+        yield ask
+
+
+def print_json(value: Any) -> None:
+    click.echo(msgspec.json.encode(value).decode())
+
+
+def amount(unit: str, number: int | None) -> str:
+    """A number of a budget as people read it."""
+    if number is None:
+        return "-"
+    return f"${usd_from_microdollars(number)}" if unit == "microdollar" else f"{number:,}"
+
+
+def table(rows: list[tuple[str, ...]]) -> None:
+    """Columns, the first row above them."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

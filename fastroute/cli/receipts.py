@@ -1,0 +1,115 @@
+"""`fastroute receipts`: the signed account of every request, one by one or as a chain that proves itself whole."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from fastroute.cli import books, exits
+from fastroute.keeping import receipt_keys
+from fastroute.reaching import Asking
+from fastroute.receipts import describe, verify, verify_chain
+
+_PAGE = 1000
+
+
+@click.group("receipts", invoke_without_command=True)
+@click.option(
+    "--open", "opened", metavar="ID", help="Print one, by its id or its request's, and say whether it is true."
+)
+@click.option("--limit", default=20, show_default=True, help="How many of the latest are listed.")
+@books.common
+@click.pass_context
+def command(
+    context: click.Context,
+    config_path: Path | None,
+    state_dir: str | None,
+    as_json: bool,
+    opened: str | None,
+    limit: int,
+) -> None:
+    """The latest receipts, or one of them."""
+    if context.invoked_subcommand is not None:
+        return
+    if opened is None:
+        _list(config_path, state_dir, as_json, limit)
+        return
+    with books.desk(config_path, state_dir) as ask:
+        body = ask("receipts.show", id=opened)
+        proof = verify(body, receipt_keys(books.settings(config_path, state_dir)))
+    if as_json:
+        click.echo(body.decode())
+    else:
+        click.echo(describe(body, proof))
+    if not proof.ok:
+        sys.exit(exits.FAILED)
+
+
+@command.command("list")
+@click.option("--limit", default=20, show_default=True, help="How many of the latest are listed.")
+@books.common
+def list_(config_path: Path | None, state_dir: str | None, as_json: bool, limit: int) -> None:
+    """The latest receipts."""
+    _list(config_path, state_dir, as_json, limit)
+
+
+@command.command("verify")
+@books.common
+def verify_(config_path: Path | None, state_dir: str | None, as_json: bool) -> None:
+    """Prove the whole chain: nothing altered, dropped, put in or moved."""
+    with books.desk(config_path, state_dir) as ask:
+        keys = receipt_keys(books.settings(config_path, state_dir))
+        report = verify_chain(_chain(ask), keys)
+    if as_json:
+        books.print_json({"ok": report.ok, "receipts": report.count, "faults": [str(fault) for fault in report.faults]})
+    else:
+        for fault in report.faults:
+            click.echo(str(fault))
+        click.echo(f"{report.count:,} receipts, {'all of them true and in their places' if report.ok else 'BROKEN'}")
+    if not report.ok:
+        sys.exit(exits.FAILED)
+
+
+def _list(config_path: Path | None, state_dir: str | None, as_json: bool, limit: int) -> None:
+    with books.desk(config_path, state_dir) as ask:
+        found = ask("receipts.list", limit=limit)
+    bodies = [msgspec.json.decode(row["body"]) for row in found]
+    if as_json:
+        books.print_json(bodies)
+        return
+    if not bodies:
+        click.echo("no receipts yet")
+        return
+    rows: list[tuple[str, ...]] = [("receipt", "when", "status", "route", "fallbacks", "latency", "cost")]
+    rows.extend(map(_line, bodies))
+    books.table(rows)
+
+
+def _line(body: dict[str, Any]) -> tuple[str, ...]:
+    cost = body.get("cost_usd")
+    return (
+        body["id"],
+        body["ts"],
+        str(body["status"]),
+        body.get("route_final") or "-",
+        str(body.get("fallback_count", 0)),
+        f"{body['latency_ms']} ms",
+        "-" if cost is None else f"${cost}",
+    )
+
+
+def _chain(ask: Asking) -> Iterator[bytes]:
+    """Every receipt from the first on, a page at a time."""
+    after = 0
+    while True:
+        page = ask("receipts.chain", after=after, limit=_PAGE)
+        for row in page:
+            yield row["body"]
+            after = row["seq"]
+        if len(page) < _PAGE:
+            return

@@ -1,0 +1,184 @@
+"""The bookkeeper as a process of this house: its store, its desk, its receipts and its log, wired together.
+
+`ledger.bookkeeper` knows none of them; what is decided here is only who is handed to whom.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+import uvloop
+
+from fastroute import logs
+from fastroute.config import Config
+from fastroute.domain import Usage
+from fastroute.errors import ConfigError, FastrouteError
+from fastroute.ledger import secrets
+from fastroute.ledger.book import Book, FinishedRequest
+from fastroute.ledger.bookkeeper import Bookkeeper
+from fastroute.ledger.books import Books
+from fastroute.ledger.records import Send, Settle
+from fastroute.ledger.sqlite import Store
+from fastroute.ledger.store import ReceiptRow
+from fastroute.panel.desk import Desk
+from fastroute.receipts.keys import Keyring, load_keys, open_keys
+from fastroute.receipts.mirror import Mirror
+from fastroute.receipts.seal import GENESIS, AttemptLine, Charge, Particulars, Sealer
+from fastroute.supervisor import KILL_AFTER_DRAIN_S
+
+# What a process that will not keep these books ends with, those of sysexits.h; anything else is a crash.
+IO: Final = 74
+CONFIG: Final = 78
+# Workers that are told to stop together with us get so much longer than their drain.
+_PATIENCE_S: Final = KILL_AFTER_DRAIN_S + 1.0
+_RENEW_S: Final = 1.0
+
+log = logging.getLogger("fastroute.bookkeeper")
+
+
+def keep(config: Config) -> None:
+    """Keep the books until SIGTERM. Why they cannot be opened is said on stderr, with an exit code."""
+    logging.getLogger().handlers.clear()  # the supervisor's, inherited
+    try:
+        logs.setup(config.log.level, config.log.path, secrets=config.secrets())
+        try:
+            uvloop.run(_serve(config))
+        finally:
+            logs.shutdown()
+    except FastrouteError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(CONFIG if isinstance(error, ConfigError) else IO)
+
+
+async def _serve(config: Config) -> None:
+    with opened(config) as bookkeeper:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, bookkeeper.stop)
+        clean = await bookkeeper.serve(
+            lambda: log.info("the books are open"), patience_s=config.server.drain_ms / 1000 + _PATIENCE_S
+        )
+        if not clean:
+            log.warning("the books were not closed cleanly; what is missing is made up for at the next start")
+
+
+@contextmanager
+def opened(config: Config) -> Iterator[Bookkeeper]:
+    """The books of a state directory, with their desk and their receipts; `BooksTaken` when somebody keeps them."""
+    pepper = secrets.pepper(config.state_dir)
+    mirror = Mirror(config.state_dir / "receipts") if config.receipts.mirror else None
+    seals = Seals(open_keys(config.state_dir / "secrets", config.receipts.secret), mirror)
+    with Store.open(config.database_path) as store:
+        books = Books(store)
+        with Bookkeeper(config.state_dir, books, lambda: Desk(books, pepper), seals) as bookkeeper:
+            yield bookkeeper
+
+
+def receipt_keys(config: Config) -> Mapping[str, bytes]:
+    """What the receipts of a state directory were signed with."""
+    return load_keys(config.state_dir / "secrets", config.receipts.secret)
+
+
+def has_keys(config: Config) -> bool:
+    """Whether the books know anybody who may call."""
+    if not config.database_path.exists():
+        return False
+    with Store.open(config.database_path, readonly=True) as store:
+        return Books(store).anybody_has_a_key()
+
+
+class Seals:
+    """Makes the receipt of each finished request, and begins to sign with a new key within a second of its arrival."""
+
+    def __init__(self, keyring: Keyring, mirror: Mirror | None = None) -> None:
+        self._keyring = keyring
+        self._mirror = mirror
+        self._sealer = Sealer(keyring.key, keyring.kid)
+        self._look_at = time.monotonic() + _RENEW_S
+        self._windows: dict[int, tuple[str, str, str]] = {}  # (owner, unit, name), which never change
+
+    def __call__(self, book: Book, finished: FinishedRequest, last: ReceiptRow | None) -> ReceiptRow:
+        self._renew()
+        sealer = self._sealer
+        if sealer.seq != (0 if last is None else last.seq):  # the last batch was not stored, or it is the first of all
+            sealer.seq, sealer.link = (0, GENESIS) if last is None else (last.seq, last.link)
+        finish = finished.finish
+        account = book.account(finish.account)
+        sealed = sealer.seal(
+            Particulars(
+                finish.request,
+                finish.decision,
+                finish.started_ms,
+                None if account is None else account.public_id,
+                None if account is None else account.name,
+                finish.surface,
+                finish.asked,
+                finish.entry or None,
+                finish.reason,
+                finish.status,
+                finish.stream,
+                finish.latency_ms,
+                finish.first_chunk_ms,
+                tuple([self._line(book, send, settle) for send, settle in finished.attempts]),
+                finish.details,
+            )
+        )
+        if self._mirror is not None:
+            # A copy for people: one of a batch that is not stored after all is written once more, and the same.
+            try:
+                self._mirror.put(sealed.id, sealed.body)
+            except OSError as error:
+                log.error("receipt %s is in the books and not in its file: %s", sealed.id, error)
+        return ReceiptRow(
+            sealed.seq, sealed.id, finish.request, finish.account, finish.started_ms, sealed.body, sealed.link
+        )
+
+    def _line(self, book: Book, send: Send, settle: Settle) -> AttemptLine:
+        charges = [
+            Charge(*self._window(book, send, window), reserved, charged)
+            for window, reserved, charged in zip(send.windows, send.reserved, settle.charged, strict=True)
+        ]
+        return AttemptLine(
+            send.attempt,
+            send.entry,
+            send.lane,
+            send.model,
+            settle.outcome,
+            settle.status or None,
+            settle.basis,
+            send.microdollars,
+            tuple(charges),
+            settle.picodollars,
+            settle.microdollars,
+            Usage(*settle.usage),
+            settle.ms,
+        )
+
+    def _window(self, book: Book, send: Send, number: int) -> tuple[str, str, str]:
+        known = self._windows.get(number)
+        if known is None:
+            if book.account(send.account) is not None:
+                for window in book.facts(send.account, send.at_ms).path:
+                    self._windows[window.window] = window.owner, window.unit, window.name
+            # One that its account has left behind meanwhile is told by its number.
+            known = self._windows.setdefault(number, ("", "", f"window {number}"))
+        return known
+
+    def _renew(self) -> None:
+        now = time.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + _RENEW_S
+        try:
+            keyring = self._keyring.renewed()
+        except ConfigError as error:
+            log.error("a new key for receipts cannot be used, the old one signs on: %s", error)
+            return
+        if keyring is not None:
+            self._keyring = keyring
+            self._sealer.use(keyring.key, keyring.kid)

@@ -1,0 +1,600 @@
+"""One turn of the bookkeeper, without its process: journals and messages in, one commit, answers out.
+
+No answer leaves before what it tells is durable. Whatever goes wrong with the store or contradicts the books costs the
+book in memory, never what is stored: it is loaded anew, and the journals still hold all that was not committed.
+`bookkeeper` gives this a socket and a loop; tests and a simulator drive it turn by turn.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+import msgspec
+
+from fastroute.errors import StoreCorrupt, StoreError
+from fastroute.ledger import records
+from fastroute.ledger.book import Book, BrokenBooks, FinishedRequest, Refused
+from fastroute.ledger.journal import JournalDamaged, JournalError
+from fastroute.ledger.protocol import (
+    Answered,
+    Ask,
+    Hello,
+    Known,
+    LeaseAnswer,
+    Question,
+    Recall,
+    Refresh,
+    Refreshed,
+    Reply,
+    Welcome,
+    Who,
+)
+from fastroute.ledger.store import BookStore, Changes, HolderRow, ReceiptRow, RecordRow
+
+REFRESH_MS: Final = 1000  # how often a worker reports at least
+LEASE_MS: Final = 120_000  # how long a worker may spend what it has without hearing from us; nothing is returned by it
+TURN_RECORDS: Final = 4096  # of all journals in one turn: what takes longer would keep an asker waiting
+RECALL_MS: Final = 100  # how long an urgent question waits for what others do not use
+SWEEP_MS: Final = 200
+TICK_MS: Final = 1000
+BACKOFF_MS: Final = (50, 100, 200, 500, 1000)
+
+UNAVAILABLE: Final = (503, "books_unavailable", "the books cannot be written at the moment; try again", "")
+CLEAN_STOP: Final = "clean_stop"
+BOOT_ID: Final = "boot_id"
+KEPT: Final = "damaged_journal:"  # and a holder's number: its files stay, for whoever wants to know
+
+log = logging.getLogger("fastroute.bookkeeper")
+
+
+class Grave(Protocol):
+    """Proof that a holder is dead, as long as it is kept."""
+
+    def remove(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Reading(Protocol):
+    """A journal of one life, read from where it stands."""
+
+    segment: int
+    offset: int
+
+    def read(self, limit: int = ...) -> list[tuple[int, bytes]]: ...
+
+    def check_end(self) -> None: ...
+
+    def drop_before(self, segment: int) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class Journals(Protocol):
+    """Where the journals are."""
+
+    def open(self, holder: int, segment: int, offset: int) -> Reading: ...
+
+    def grave(self, holder: int) -> Grave | None:
+        """The proof that a holder is dead; None while it lives."""
+
+    def holders(self) -> list[int]: ...
+
+
+class Desk(Protocol):
+    """Who answers `Ask`; one is made for each book."""
+
+    def __call__(self, book: Book, operation: str, arguments: dict[str, Any], now_ms: int) -> Any:
+        """The result, or `Refused`: then nothing has changed."""
+
+    def take(self) -> dict[tuple[str, str], RecordRow | None]:
+        """Documents that changed since this was last asked; they go into the book's commit."""
+
+    def tick(self, book: Book, now_ms: int) -> None:
+        """What time alone brings about."""
+
+
+class Shelf(BookStore, Protocol):
+    """A store that forgets documents whose time is over."""
+
+    def sweep(self, now_ms: int) -> int: ...
+
+
+# The receipt that follows the last one.
+Seal = Callable[[Book, FinishedRequest, ReceiptRow | None], ReceiptRow]
+
+
+class Letter(NamedTuple):
+    """A question, and the connection it came on."""
+
+    sender: int
+    question: Question
+
+
+# To whom, and what; None hangs up.
+Post = tuple[int, Reply | None]
+
+
+class Now(NamedTuple):
+    """The instant of a turn: the wall clock for windows and expiries, the monotonic one for waiting."""
+
+    wall_ms: int
+    mono_ms: int
+
+
+class _Waiting:
+    """An urgent question that waits until those who were recalled have reported."""
+
+    __slots__ = ("awaited", "letter", "until_ms")
+
+    def __init__(self, letter: Letter, awaited: dict[int, int], until_ms: int) -> None:
+        self.letter = letter
+        self.awaited = awaited  # holder -> the recall it has to have heard
+        self.until_ms = until_ms
+
+
+class _Contradiction(Exception):
+    """The culprit is put aside; the turn is done again without it."""
+
+
+class Keeper:
+    """Owns the book; whoever owns the keeper owns the store."""
+
+    def __init__(
+        self,
+        store: Shelf,
+        journals: Journals,
+        desk: Callable[[], Desk],
+        seal: Seal | None,
+        boot_id: str,
+    ) -> None:
+        self.more = False  # journals hold more than one turn takes
+        self.changed = False  # accounts or budgets did, in the last turn
+        self._store = store
+        self._journals = journals
+        self._make_desk = desk
+        self._seal = seal
+        self._boot_id = boot_id
+        self._book: Book | None = None
+        self._desk = desk()
+        self._notes: dict[str, bytes] = {}  # as they were loaded
+        self._last: ReceiptRow | None = None
+        self._rows: dict[int, HolderRow] = {}  # live workers as they were loaded or said hello
+        self._readers: dict[int, Reading] = {}
+        self._applied: dict[int, tuple[int, int]] = {}  # where each reader stood at the last commit
+        self._walls: dict[int, tuple[int, int]] = {}  # where a journal cannot be followed any further
+        self._stuck: set[int] = set()  # holders that the book cannot close
+        self._unread: set[int] = set()  # holders whose journal could not be read the last time
+        self._graves: dict[int, Grave] = {}
+        self._senders: dict[int, int] = {}  # holder -> connection
+        self._holders: dict[int, int] = {}  # connection -> holder
+        self._waiting: list[_Waiting] = []
+        self._recalls = 0
+        self._faults = 0
+        self._spoiled = False  # while the store is sick: nothing is read until the next try either
+        self._retry_ms = 0
+        self._sweep_ms = 0
+        self._tick_ms = 0
+        self._doubted = False
+
+    @property
+    def well(self) -> bool:
+        """Whether the last turn could write."""
+        return self._faults == 0
+
+    @property
+    def lives(self) -> int:
+        """How many workers have begun and not been buried."""
+        return len(self._rows)
+
+    @property
+    def book(self) -> Book | None:
+        """The book as it is now, for who checks it; None while it cannot be loaded."""
+        return self._book
+
+    # Beginning and end
+
+    def start(self, now: Now) -> None:
+        """Load the books, apply what journals hold, bury who died meanwhile. Faults of the store are raised."""
+        book = self._load()
+        notes = self._notes
+        before = notes.get(BOOT_ID, b"").decode()
+        if before and before != self._boot_id and CLEAN_STOP not in notes and self._rows:
+            log.error("the machine went down without a clean stop: what its workers held and did not spend is charged")
+        while True:
+            try:
+                self._read_all(book, now, everything=True)
+                self._bury_dead(book, now)
+                break
+            except _Contradiction:
+                book = self._load()
+        self._commit(book, {BOOT_ID: self._boot_id.encode(), CLEAN_STOP: None})
+        self._clear_leftovers()
+        self._sweep_ms = now.mono_ms + SWEEP_MS
+
+    def stop(self, now: Now) -> bool:
+        """The final pass, once the workers have ended; True when nobody is left and the stop is marked as clean."""
+        self._holders.clear()
+        self._senders.clear()
+        self._waiting.clear()
+        while True:
+            try:
+                book = self._book or self._load()
+                self._read_all(book, now, everything=True)
+                self._bury_dead(book, now)
+                self._commit(book, {} if self._rows else {CLEAN_STOP: b"1"})
+            except _Contradiction:
+                self._forget()
+                continue
+            except StoreError as error:
+                self._forget()
+                log.error("the last pass over the journals was not kept and is made at the next start: %s", error)
+                return False
+            for reader in self._readers.values():
+                reader.close()
+            return not self._rows
+
+    # A turn
+
+    def turn(self, letters: Sequence[Letter], now: Now) -> list[Post]:
+        """Everything that is there, in one commit; then the answers. A fault of the store is told in the answers.
+
+        Raises `StoreCorrupt` alone: with pages that do not add up nobody goes on.
+        """
+        self.changed = False
+        if now.mono_ms < self._retry_ms:
+            return self._apologies(letters, now)
+        self._spoiled = False
+        dropped: set[int] = set()
+        while True:
+            asked = [letter for letter in letters if letter.sender not in dropped]
+            waiting = list(self._waiting)
+            try:
+                book = self._book or self._load()
+                posts = self._work(book, asked, now)
+                written = self._commit(book, {})
+                break
+            except _Contradiction as fault:
+                self._forget()
+                self._waiting = waiting
+                if fault.args:
+                    dropped.add(fault.args[0])
+                    self._waiting = [one for one in waiting if one.letter.sender not in dropped]
+            except StoreCorrupt:
+                raise
+            except StoreError as error:
+                self._forget()
+                self._waiting = []
+                self._note_fault(error, now)
+                # Which of these has changed something is not known any more; they may ask again.
+                self._spoiled = True
+                asked += [one.letter for one in waiting if one.letter.sender not in dropped]
+                posts = self._apologies(asked, now)
+                self._spoiled = False
+                return posts + [(sender, None) for sender in dropped]
+        if self._faults and written:
+            log.warning("the books are written again")
+            self._faults = 0
+        return posts + [(sender, None) for sender in dropped]
+
+    def gone(self, sender: int) -> None:
+        """A connection has closed: nobody waits there, and its holder may be dead."""
+        holder = self._holders.pop(sender, None)
+        if holder is not None and self._senders.get(holder) == sender:
+            del self._senders[holder]
+            self._doubted = True
+        self._waiting = [one for one in self._waiting if one.letter.sender != sender]
+        for one in self._waiting:
+            if holder is not None:
+                one.awaited.pop(holder, None)
+
+    def doubt(self) -> None:
+        """Look in the next turn who has died."""
+        self._doubted = True
+
+    def due_ms(self) -> int | None:
+        """When on the monotonic clock a question that waits wants its answer."""
+        return min((one.until_ms for one in self._waiting), default=None)
+
+    def _work(self, book: Book, letters: list[Letter], now: Now) -> list[Post]:
+        self.more = self._read_all(book, now)
+        if self._doubted or now.mono_ms >= self._sweep_ms:
+            self._bury_dead(book, now)
+        if now.mono_ms >= self._tick_ms:
+            self._tick_ms = now.mono_ms + TICK_MS
+            self._store.sweep(now.wall_ms)
+            self._desk.tick(book, now.wall_ms)
+        posts: list[Post] = []
+        for letter in letters:
+            self._answer(book, letter, now, posts)
+        still: list[_Waiting] = []
+        for one in self._waiting:
+            if one.awaited and now.mono_ms < one.until_ms:
+                still.append(one)
+            else:
+                question = one.letter.question
+                assert isinstance(question, Refresh)
+                posts.append((one.letter.sender, self._refreshed(book, one.letter.sender, question, now)[0]))
+        self._waiting = still
+        return posts
+
+    def _answer(self, book: Book, letter: Letter, now: Now, posts: list[Post]) -> None:
+        sender, question = letter
+        if isinstance(question, Refresh):
+            for one in self._waiting:
+                if question.heard >= one.awaited.get(question.holder, question.heard + 1):
+                    del one.awaited[question.holder]
+            reply, recalls = self._refreshed(book, sender, question, now)
+            awaited: dict[int, int] = {}
+            if any(report.urgent for report in question.leases):
+                for holder, windows in recalls.items():
+                    reached = self._senders.get(holder)
+                    if reached is not None and holder != question.holder:
+                        self._recalls += 1
+                        awaited[holder] = self._recalls
+                        posts.append((reached, Recall(windows, self._recalls)))
+            if awaited:
+                self._waiting.append(_Waiting(letter, awaited, now.mono_ms + RECALL_MS))
+            else:
+                posts.append((sender, reply))
+        elif isinstance(question, Who):
+            posts.append((sender, _known(book, question, now.wall_ms)))
+        elif isinstance(question, Ask):
+            posts.append((sender, self._asked(book, question, now.wall_ms)))
+        else:
+            posts.append((sender, self._welcome(book, sender, question, now)))
+
+    def _refreshed(self, book: Book, sender: int, question: Refresh, now: Now) -> tuple[Refreshed, dict[int, Any]]:
+        if self._holders.get(sender) != question.holder:
+            log.error("a report of holder %d comes from somebody else and is refused", question.holder)
+            raise _Contradiction(sender)
+        try:
+            return book.refresh(question, now.wall_ms)
+        except BrokenBooks as error:
+            log.error("holder %d reports what contradicts the books and is refused: %s", question.holder, error)
+            raise _Contradiction(sender) from error
+
+    def _asked(self, book: Book, question: Ask, now_ms: int) -> Answered:
+        try:
+            return Answered(question.number, self._desk(book, question.operation, question.arguments, now_ms))
+        except Refused as refusal:
+            told = (refusal.status, refusal.code, str(refusal), refusal.field)
+            return Answered(question.number, refusal=told)
+
+    def _welcome(self, book: Book, sender: int, question: Hello, now: Now) -> Welcome | None:
+        if question.boot_id != self._boot_id:
+            log.error("worker %d says hello from another boot of this machine and is refused", question.worker)
+            return None
+        holder = book.hello(question.boot_id, now.wall_ms, question.holder)
+        before = self._holders.get(sender)
+        if before is not None and before != holder and self._senders.get(before) == sender:
+            del self._senders[before]  # a life it could not begin
+            self._doubted = True
+        if holder not in self._rows:
+            self._rows[holder] = HolderRow(holder, "worker", boot_id=self._boot_id)
+            self._follow(holder, 0, 0)
+        self._holders[sender] = holder
+        self._senders[holder] = sender
+        return Welcome(question.number, holder, REFRESH_MS, LEASE_MS)
+
+    # Journals
+
+    def _follow(self, holder: int, segment: int, offset: int) -> None:
+        reader = self._journals.open(holder, segment, offset)
+        self._readers[holder] = reader
+        self._applied[holder] = reader.segment, reader.offset
+
+    def _read_all(self, book: Book, now: Now, *, everything: bool = False) -> bool:
+        """Apply what the journals of the living hold; True when there may be more than one turn takes."""
+        left = TURN_RECORDS
+        for holder in list(self._readers):
+            left -= self._read(book, holder, now, None if everything else max(left, 1))
+        return left <= 0
+
+    def _read(self, book: Book, holder: int, now: Now, most: int | None) -> int:
+        reader = self._readers[holder]
+        apply, decode, wall_ms = book.apply, records.decode, now.wall_ms
+        done = 0
+        while most is None or done < most:
+            before = reader.segment, reader.offset
+            wall = self._walls.get(holder)
+            if wall == before:
+                break
+            limit = 1 if wall is not None else TURN_RECORDS if most is None else most - done
+            try:
+                found = reader.read(limit)
+            except JournalDamaged as error:
+                # What stands before the damage has been read: the reader hands that out first.
+                log.error("the journal of holder %d cannot be followed; what it holds stays held: %s", holder, error)
+                self._walls[holder] = before
+                break
+            except JournalError as error:
+                if holder not in self._unread:
+                    log.error("the journal of holder %d cannot be read and is tried again: %s", holder, error)
+                self._unread.add(holder)
+                return done
+            if not found:
+                break
+            index = 0
+            try:
+                for index, (kind, payload) in enumerate(found):  # noqa: B007  told to the wall
+                    apply(holder, decode(kind, payload), wall_ms)
+            except (BrokenBooks, msgspec.DecodeError, KeyError) as error:
+                log.error("holder %d wrote what contradicts the books; what it holds stays held: %s", holder, error)
+                self._wall(holder, before, index)
+                raise _Contradiction from error
+            done += len(found)
+        self._unread.discard(holder)
+        if done:
+            book.applied(holder, reader.segment, reader.offset)
+        return done
+
+    def _wall(self, holder: int, start: tuple[int, int], count: int) -> None:
+        """Remember the place behind `count` records from `start`: nothing beyond it is read."""
+        again = self._journals.open(holder, *start)
+        try:
+            if count:
+                again.read(count)
+            self._walls[holder] = again.segment, again.offset
+        finally:
+            again.close()
+
+    def _bury_dead(self, book: Book, now: Now) -> None:
+        """Close the lives whose lock is free, each after the rest of its journal."""
+        self._doubted = False
+        self._sweep_ms = now.mono_ms + SWEEP_MS
+        for holder, row in list(self._rows.items()):
+            # A connection is a living process at its other end, though it may be stopped.
+            if holder in self._senders or holder in self._stuck:
+                continue
+            grave = self._journals.grave(holder)
+            if grave is None:
+                continue
+            self._graves[holder] = grave
+            self._read(book, holder, now, None)
+            if holder in self._unread:
+                self._graves.pop(holder).close()
+                continue
+            lost = row.boot_id != self._boot_id or holder in self._walls
+            try:
+                if holder not in self._walls:
+                    self._readers[holder].check_end()
+            except JournalDamaged as error:
+                log.error("records of holder %d are lost: %s", holder, error)
+                self._walls[holder] = self._readers[holder].segment, self._readers[holder].offset
+                lost = True
+            try:
+                book.bury(holder, now.wall_ms, power_lost=lost)
+            except BrokenBooks as error:
+                log.error("holder %d cannot be closed; what it holds stays held: %s", holder, error)
+                self._stuck.add(holder)
+                raise _Contradiction from error
+            log.info("holder %d has ended%s", holder, "; all that it held is charged" if lost else "")
+            del self._rows[holder]
+
+    def _clear_leftovers(self) -> None:
+        """Remove the files of lives that are over in the books already; a crash left them."""
+        for holder in self._journals.holders():
+            if holder in self._rows or f"{KEPT}{holder}" in self._notes:
+                continue
+            if (grave := self._journals.grave(holder)) is not None:
+                try:
+                    grave.remove()
+                finally:
+                    grave.close()
+
+    # The store
+
+    def _load(self) -> Book:
+        self._forget()
+        state = self._store.load()
+        self._notes = state.notes
+        self._last = state.last_receipt
+        book = Book(state)
+        self._desk = self._make_desk()
+        for row in state.holders:
+            if row.kind == "worker":
+                self._rows[row.id] = row
+                self._follow(row.id, row.segment, row.offset)
+        self._book = book
+        return book
+
+    def _forget(self) -> None:
+        """Throw the book away with everything that only it knew."""
+        self._book = None
+        for reader in self._readers.values():
+            reader.close()
+        self._readers.clear()
+        self._applied.clear()
+        self._rows.clear()
+        for grave in self._graves.values():
+            grave.close()
+        self._graves.clear()
+
+    def _commit(self, book: Book, notes: dict[str, bytes | None]) -> bool:
+        """Seal receipts, commit, and then remove what is needed no more; True when anything was written."""
+        last = self._last
+        receipts: list[ReceiptRow] = []
+        if self._seal is not None:
+            for one in book.finished:
+                last = self._seal(book, one, last)
+                receipts.append(last)
+        book.finished.clear()
+        changes = book.take()
+        changes.receipts = receipts
+        changes.records.update(self._desk.take())
+        changes.notes.update(notes)
+        changes.notes.update({f"{KEPT}{holder}": b"1" for holder in self._graves if holder in self._walls})
+        self._store.commit(changes)
+        self._last = last
+        self.changed = bool(changes.accounts or changes.budgets)
+        for holder, reader in self._readers.items():
+            position = reader.segment, reader.offset
+            if position[0] > self._applied[holder][0]:
+                reader.drop_before(position[0])
+            self._applied[holder] = position
+        for holder, grave in self._graves.items():
+            self._readers.pop(holder).close()
+            self._applied.pop(holder)
+            if self._walls.pop(holder, None) is None:
+                grave.remove()
+            grave.close()
+        self._graves.clear()
+        return changes != Changes()
+
+    def _note_fault(self, error: StoreError, now: Now) -> None:
+        pause_ms = BACKOFF_MS[min(self._faults, len(BACKOFF_MS) - 1)]
+        self._faults += 1
+        self._retry_ms = now.mono_ms + pause_ms
+        if self._faults == 1:
+            log.error("the books cannot be written; nothing is granted until they can: %s", error)
+
+    def _apologies(self, letters: Sequence[Letter], now: Now) -> list[Post]:
+        """Answers while nothing can be written: what only reads is answered from what is durable."""
+        posts: list[Post] = []
+        for sender, question in letters:
+            if isinstance(question, Refresh):
+                told = tuple(LeaseAnswer(report.window, report.granted_seen) for report in question.leases)
+                # Totals are told to whom they belong: another would take them for rights of his own.
+                own = self._holders.get(sender) == question.holder
+                posts.append((sender, Refreshed(question.number, question.seq, told) if own else None))
+            elif isinstance(question, Hello):
+                posts.append((sender, None))
+            else:
+                posts.append((sender, self._read_only(question, now)))
+        return posts
+
+    def _read_only(self, question: Who | Ask, now: Now) -> Reply:
+        if not self._spoiled:
+            try:
+                book = self._book or self._load()
+                if isinstance(question, Who):
+                    reply: Reply = _known(book, question, now.wall_ms)
+                else:
+                    reply = self._asked(book, question, now.wall_ms)
+                if book.take() == Changes() and not self._desk.take():
+                    return reply
+            except StoreError as error:
+                log.debug("the books cannot be read either: %s", error)
+            self._forget()
+            self._spoiled = True  # loading anew for each who would change something is work for nothing
+        if isinstance(question, Who):
+            return Known(question.number, None, "unavailable")
+        return Answered(question.number, refusal=UNAVAILABLE)
+
+
+def _known(book: Book, question: Who, now_ms: int) -> Known:
+    if question.digest is None and question.account is None:
+        return Known(question.number, None, "open" if book.nobody_has_a_key else "closed")
+    if question.digest is not None:
+        row = book.by_digest(question.digest, now_ms)
+    else:
+        row = None if question.account is None else book.account(question.account)
+    if row is None:
+        return Known(question.number, None)
+    standing = book.standing(row.id, now_ms)
+    if standing != "live":
+        return Known(question.number, None, standing)
+    return Known(question.number, book.facts(row.id, now_ms), standing)

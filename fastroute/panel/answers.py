@@ -1,0 +1,125 @@
+"""Idempotent answers: one run for one key, told again to whoever asks again, for a day.
+
+A claim is durable before anything is sent upstream. A run whose worker died is run again only when nothing of it had
+been sent.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from fastroute.ledger.book import Refused
+from fastroute.panel.counter import Counter
+
+KEPT_MS = 86_400_000
+BODY_MAX = 4 * 1024 * 1024
+
+
+class Claim(Struct, forbid_unknown_fields=True):
+    """`name` is the caller's key under its account's secret; `request` is who would run it."""
+
+    account: int
+    name: str
+    body_hash: str
+    request: str
+    holder: int
+
+
+class Look(Struct, forbid_unknown_fields=True):
+    account: int
+    name: str
+    body_hash: str
+
+
+class Keep(Struct, forbid_unknown_fields=True):
+    account: int
+    name: str
+    request: str
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes | None  # None is longer than is kept
+
+
+class Drop(Struct, forbid_unknown_fields=True):
+    """The run came to nothing that should be told again: nothing was sent, or its caller may try anew."""
+
+    account: int
+    name: str
+    request: str
+
+
+class Run(Struct):
+    """A claim, and its answer once there is one."""
+
+    body_hash: str
+    request: str
+    holder: int
+    status: int = 0
+    headers: list[tuple[bytes, bytes]] = []
+    body: bytes | None = None
+    done: bool = False
+
+
+def claim(counter: Counter, asked: Claim) -> dict[str, Any]:
+    """`run` when the asker is to run it, else what `look` says."""
+    name = f"{asked.account}:{asked.name}"
+    run = counter.document("answer", name, Run)
+    if run is not None:
+        told = _told(counter, run, asked.body_hash)
+        if told["state"] == "running" and (run.request, run.holder) == (asked.request, asked.holder):
+            return {"state": "run"}  # asked twice, for the first answer went missing
+        if told["state"] != "lost":
+            return told
+        if counter.sent(run.request):
+            message = (
+                "the first run of this Idempotency-Key was cut off after its request had left for a provider, and what "
+                "it cost is charged; a new request needs a new key"
+            )
+            raise Refused(409, "idempotency_run_lost", message)
+    mine = Run(asked.body_hash, asked.request, asked.holder)
+    counter.keep("answer", name, asked.account, mine, for_ms=KEPT_MS)
+    return {"state": "run"}
+
+
+def look(counter: Counter, asked: Look) -> dict[str, Any]:
+    """`running`, `done` with the answer, `lost`, or `gone`."""
+    run = counter.document("answer", f"{asked.account}:{asked.name}", Run)
+    return {"state": "gone"} if run is None else _told(counter, run, asked.body_hash)
+
+
+def keep(counter: Counter, asked: Keep) -> None:
+    name = f"{asked.account}:{asked.name}"
+    run = counter.document("answer", name, Run)
+    if run is None or run.request != asked.request or run.done:
+        return
+    run.status, run.headers, run.done = asked.status, asked.headers, True
+    run.body = asked.body if asked.body is not None and len(asked.body) <= BODY_MAX else None
+    counter.keep("answer", name, asked.account, run, for_ms=KEPT_MS)
+
+
+def drop(counter: Counter, asked: Drop) -> None:
+    name = f"{asked.account}:{asked.name}"
+    run = counter.document("answer", name, Run)
+    if run is not None and run.request == asked.request and not run.done:
+        counter.forget("answer", name)
+
+
+def _told(counter: Counter, run: Run, body_hash: str) -> dict[str, Any]:
+    if run.body_hash != body_hash:
+        message = "this Idempotency-Key was used with another body; a new request needs a new key"
+        raise Refused(422, "idempotency_key_reused", message)
+    if run.done:
+        if run.body is None:
+            raise Refused(
+                409, "idempotency_answer_too_long", "the first answer was too long to be kept, and is charged"
+            )
+        return {
+            "state": "done",
+            "request": run.request,
+            "status": run.status,
+            "headers": run.headers,
+            "body": run.body,
+        }
+    return {"state": "running" if counter.book.lives(run.holder) else "lost", "request": run.request}

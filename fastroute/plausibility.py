@@ -1,0 +1,95 @@
+"""Whether a provider can have used what it says it used, where that is more than the request itself accounts for.
+
+A count within the reservation's own bounds never comes here. Beyond them there are honest reasons (pictures, a
+conversation kept by the provider, its own tools, thoughts it bills beside the cap) and figures that cannot be.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from fastroute import settle
+from fastroute.bodies import decoded
+from fastroute.call import Call
+from fastroute.callers import ShapeError
+from fastroute.domain import TOKENS_MAX, Entry, Reservation, Settlement, Usage
+from fastroute.metrics import Metrics
+
+log = logging.getLogger("fastroute.relay")
+
+# The largest windows there are, where a model's own is not known.
+WINDOW_UNKNOWN: Final = 2_000_000
+# A provider's own tools run in a loop, and every round bills the conversation so far.
+ROUNDS: Final = 10
+
+# What makes a provider read more than the request holds.
+_ELSEWHERE: Final = (
+    "previous_response_id", "conversation", "prompt_cache_id", "cachedContent", "cached_content", "container",
+    "mcp_servers", "web_search_options", "plugins", "search_parameters",
+)  # fmt: skip
+_OURS: Final = (None, "function", "custom")
+
+
+def judged(call: Call, entry: Entry, reservation: Reservation, usage: Usage, metrics: Metrics) -> Settlement | None:
+    """An exact settlement, counted as a breach where it is above the reservation; None for what cannot be."""
+    most_in, most_out = _most_input(call, entry), _most_output(call, entry)
+    spoken = usage.output - usage.reasoning
+    capped = call.output_cap is None or spoken <= call.output_cap * call.choices
+    if usage.input_total > most_in or usage.output > most_out or not capped:
+        metrics.usage_implausible.inc()
+        log.warning(
+            "request %s: %s says it used %d tokens in and %d out, of at most %d and %d; settled as bounded: %r",
+            call.id,
+            entry.id,
+            usage.input_total,
+            usage.output,
+            most_in,
+            most_out if call.output_cap is None else min(most_out, call.output_cap * call.choices),
+            usage,
+        )
+        return None
+    settlement = settle.exact(entry.price, usage)
+    held, cost = reservation.microdollars, settlement.microdollars
+    if held is not None and cost is not None and cost > held:
+        metrics.ledger_breach.inc()
+        log.warning("request %s: %s cost %d microdollars, %d were held", call.id, entry.id, cost, held)
+    return settlement
+
+
+def _most_output(call: Call, entry: Entry) -> int:
+    """The model's whole output for every answer: whether thoughts count inside a cap is each provider's own affair."""
+    own = entry.max_output or max(entry.context_window or 0, settle.OUTPUT_UNKNOWN)
+    return min(max(own, call.output_cap or 0) * call.choices, TOKENS_MAX)
+
+
+def _most_input(call: Call, entry: Entry) -> int:
+    media = call.scan is None or call.scan.media
+    reads = 1 if call.surface.opaque else max(_reads(call), 1 if media else 0)
+    if not reads:
+        return call.input_bound
+    window = (entry.context_window or WINDOW_UNKNOWN) * reads
+    return min(window if media else max(window, call.input_bound), TOKENS_MAX)
+
+
+def _reads(call: Call) -> int:
+    """How many windows the provider may have read: none beside the request, one, or one for each round of its tools."""
+    try:
+        body = decoded(call)
+    except ShapeError:
+        return 1
+    if any(_hosted(tool) for tool in body.get("tools") or ()):
+        return ROUNDS
+    # A stored prompt is an object; a prompt that is a text is the request itself.
+    return 1 if isinstance(body.get("prompt"), dict) or any(body.get(word) for word in _ELSEWHERE) else 0
+
+
+def _hosted(tool: Any) -> bool:
+    """A tool the provider runs itself: typed in OpenAI's and Anthropic's words, named by its key in Google's."""
+    if not isinstance(tool, dict):
+        return False
+    google = [key for key in tool if key not in ("functionDeclarations", "function_declarations")]
+    if len(google) < len(tool):
+        return bool(google)
+    known = any(word in tool for word in ("function", "input_schema", "name", "parameters"))
+    return tool.get("type") not in _OURS or not known

@@ -1,0 +1,51 @@
+"""The face of the data plane's front: a request read, answered and told of."""
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+from fastroute._sweep import Sweep
+from fastroute.call import Call, Receive, Send, Serve, Surface
+from fastroute.domain import Entry
+from fastroute.gateway import Gateway
+from fastroute.metrics import Metrics
+from fastroute.web.doorman import Doorman
+
+class Front:
+    """The way of every request; a subclass has the methods for what is unusual."""
+
+    def __init__(
+        self, gateway: Gateway, limit: int, doorman: Doorman, bodiless: Sweep[asyncio.Task[Any] | None]
+    ) -> None: ...
+    @property
+    def gateway(self) -> Gateway: ...
+    @property
+    def metrics(self) -> Metrics: ...
+    @property
+    def open(self) -> set[Call]:
+        """The calls under way."""
+
+    @property
+    def limit(self) -> int: ...
+    @property
+    def doorman(self) -> Doorman: ...
+    def handle(
+        self,
+        surface: Surface,
+        serve: Serve | None,
+        model: str,
+        stream: bool,
+        scope: Mapping[str, Any],
+        receive: Receive,
+        send: Send,
+    ) -> Coroutine[Any, Any, None]:
+        """Answer one request; `serve` does it once the body is read, None stands for the ordinary way."""
+
+async def answer(call: Call, body: bytes) -> None:
+    """A whole answer of 200, in JSON."""
+
+def head(call: Call, entry: Entry | None) -> list[tuple[bytes, bytes]]:
+    """The headers every data-plane reply carries; those that are not known yet are left out."""
+
+def accounts(call: Call) -> list[tuple[bytes, bytes]]:
+    """What the request took: latency, tokens and the exact cost of all its attempts."""

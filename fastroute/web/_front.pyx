@@ -1,0 +1,174 @@
+# cython: language_level=3
+"""The front of the data plane: one coroutine from a request's head to the last byte of its answer.
+
+Compiled because it is walked by every request. What is unusual is handed to the methods of `data.DataPlane`: a body that
+comes in pieces, a refusal, a fault, and every answer that is not a whole one of the ordinary kind.
+"""
+
+import time
+from asyncio import CancelledError, current_task, get_running_loop
+
+from fastroute._heads import PASSED, HeadError
+from fastroute.callers import mistral
+from fastroute.call import CallerGone, Failed
+from fastroute.receipts.seal import receipt_id
+
+from fastroute cimport _heads
+from fastroute._call cimport Call
+from fastroute._sweep cimport Sweep
+
+cdef str START = "http.response.start", BODY = "http.response.body"
+cdef bytes JSON = b"application/json"
+cdef dict SAID = {}
+cdef enum:
+    SAID_MAX = 1024
+
+
+cdef class Front:
+    def __init__(self, gateway, long long limit, doorman, Sweep bodiless not None):
+        self.gateway = gateway
+        self.metrics = gateway.metrics
+        self.open = set()
+        self.limit = limit
+        self.doorman = doorman
+        self.guards = doorman.guards
+        self.bodiless = bodiless
+
+    async def handle(self, surface, serve, str model not None, bint stream, scope, receive, send):
+        """Answer one request; `serve` does it once the body is read, None stands for the ordinary way."""
+        cdef Call call
+        cdef dict found
+        cdef long long length
+        cdef bytes body = b""
+        gateway = self.gateway
+        loop = self.loop
+        if loop is None or not loop.is_running():
+            # Asking for it is a system call each time, and this worker has one.
+            loop = self.loop = get_running_loop()
+        call = Call(surface, receive, send, gateway.ids.request(), loop.time(), loop)
+        call.model = model
+        call.stream = stream
+        self.open.add(call)
+        self.metrics.active.inc()
+        try:
+            try:
+                found = _heads.look(scope["headers"])
+            except HeadError as error:
+                raise self.misread(error) from None
+            if self.guards:
+                account = self.doorman.meet(found, scope["query_string"])
+                if account is None:
+                    account = await self.doorman.find(found, scope["query_string"], scope)
+                call.account = account
+            mark = self.form_of(surface, found) if surface.opaque else None
+            length = _heads.length(found)
+            if length < -1 or length > self.limit:
+                length = self.length_of(found)
+            if length:
+                task = current_task(loop)
+                self.bodiless.add(task, loop)
+                try:
+                    begun = await receive()
+                except CancelledError:
+                    if self.bodiless.drop(task):
+                        raise
+                    raise self.slow() from None
+                finally:
+                    self.bodiless.drop(task)
+                whole = _heads.whole(begun, length)
+                body = await self.rest_of(receive, begun, length) if whole is None else whole
+            if not PASSED.isdisjoint(found):
+                call.passed = self.passed_on(found)
+            agent = found.get(b"user-agent")
+            if agent is not None and b"mistral" in <bytes>agent:
+                call.mistral = True
+            if mark is None:
+                gateway.read(call, body)
+            else:
+                self.read_form(call, body, found, mark)
+            if self.guards:
+                self.doorman.admit(call, scope)
+                if b"idempotency-key" in found and call.account.booked:
+                    serve = self.once(call, found[b"idempotency-key"], scope, serve)
+            if serve is not None:
+                await serve(call)
+            else:
+                gateway.plan(call)
+                call.created = <long long>time.time()
+                if call.stream:
+                    await self.stream(call)
+                else:
+                    body = await gateway.relay.answer(call)
+                    if call.mistral:
+                        body = mistral.with_id(body, call.id)
+                    await call.send(opening(call, body))
+                    await call.send({"type": BODY, "body": body})
+        except Failed as failed:
+            await self.refuse(call, failed)
+        except CallerGone:
+            self.left(call)
+        except Exception as fault:
+            await self.own_fault(call, fault)
+        finally:
+            self.open.discard(call)
+            self.metrics.active.dec()
+            gateway.finished(call)
+
+
+async def answer(Call call not None, bytes body not None):
+    """A whole answer of 200."""
+    await call.send(opening(call, body))
+    await call.send({"type": BODY, "body": body})
+
+
+cdef dict opening(Call call, bytes body):
+    """The message that begins a whole answer."""
+    cdef list headers = head(call, call.entry)
+    call.status = 200
+    headers += accounts(call)
+    headers += _heads.content(JSON, body)
+    return {"type": START, "status": 200, "headers": headers}
+
+
+cpdef list head(Call call, entry):
+    cdef list headers = _heads.names(call.id, call.decision_id, call.upstream_ids)
+    if call.account.booked and call.decision_id:
+        headers.append((b"x-router-receipt-id", receipt_id(call.id).encode()))
+    if call.permit is not None:
+        headers += call.permit.headers()
+    if entry is not None:
+        first = call.entries[0]
+        if entry is first:
+            headers += said(entry.ref.model, call.reason, False)
+        else:
+            headers += said(entry.ref.model, "fallback", True)
+            headers.append((b"x-router-original-model", ascii(first.ref.model)))
+        if call.model != entry.id and call.model:  # asked for by another name: a tier's, an alias's, a policy's
+            word = call.model if call.words is None else call.words.get(entry.id, call.model)
+            headers.append((b"x-router-model-logical", ascii(word)))
+    return headers
+
+
+cpdef list accounts(Call call):
+    final = call.final_attempt()
+    usage = None if final is None else final.settlement.usage
+    return _heads.accounts(<double>call.loop.time() - call.started, call.cost(), usage)
+
+
+cdef tuple said(str model, str reason, bint fallback):
+    key = model, reason, fallback
+    found = SAID.get(key)
+    if found is None:
+        if len(SAID) >= SAID_MAX:
+            SAID.clear()
+        found = SAID[key] = (
+            (b"x-router-model", ascii(model)),
+            (b"x-router-reason", reason.encode()),
+            (b"x-router-fallback", b"true" if fallback else b"false"),
+        )
+    return found
+
+
+cdef bytes ascii(str text):
+    """A model's name as a header may carry it."""
+    return text.encode("ascii", "replace").translate(None, b"\r\n\0")

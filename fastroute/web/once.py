@@ -1,0 +1,128 @@
+"""Idempotent answers: one run for one `Idempotency-Key`, and the same answer for whoever asks again within a day.
+
+Whoever comes second waits for the first and reads what it read. The run goes on when its caller leaves, because the next
+one will ask for the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import MutableMapping
+from typing import Any, Final
+
+from fastroute.call import Call, Failed, Send, Serve
+from fastroute.gateway import Gateway
+from fastroute.ledger.teller import BooksUnreachable, Declined
+from fastroute.panel.answers import BODY_MAX
+
+KEY_MAX: Final = 255
+# How often whoever waits asks whether the first is done, and for how long in all.
+LOOK_S: Final = (0.02, 0.5)
+
+log = logging.getLogger("fastroute.web")
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class _Recorder:
+    """Passes an answer on while its caller listens, and keeps it for those who ask again."""
+
+    def __init__(self, call: Call) -> None:
+        self.status = 0
+        self.headers: Headers = []
+        self.done = False
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._call = call
+        self._send: Send = call.send
+
+    @property
+    def body(self) -> bytes | None:
+        return None if self._size > BODY_MAX else b"".join(self._parts)
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.headers = list(message["headers"])
+        else:
+            part: bytes = message.get("body", b"")
+            self._size += len(part)
+            if self._size <= BODY_MAX:
+                self._parts.append(part)
+            self.done = not message.get("more_body", False)
+        await self._send(message)
+
+
+async def serve(gateway: Gateway, key: bytes, path: str, ordinary: Serve, call: Call) -> None:
+    """Run the call, or tell again what its first run was answered."""
+    teller = gateway.teller
+    assert teller is not None
+    if not 0 < len(key) <= KEY_MAX:
+        raise Failed(400, "invalid_request_error", "invalid_idempotency_key", f"it has 1 to {KEY_MAX} characters")
+    asked = {
+        "account": call.account.id,
+        "name": hashlib.sha256(key).hexdigest(),
+        "body_hash": hashlib.sha256(path.encode() + b"\0" + call.body).hexdigest(),
+    }
+    until = call.loop.time() + gateway.config.relay.total_ms / 1000
+    pause, most = LOOK_S
+    try:
+        while True:
+            told = await teller.ask("answers.claim", request=call.id, holder=teller.life, **asked)
+            if told["state"] == "run":
+                await _run(gateway, call, ordinary, asked)
+                return
+            if told["state"] == "done":
+                await _tell(call, told)
+                return
+            if call.loop.time() > until:
+                message = "the first request with this Idempotency-Key is still under way"
+                raise Failed(409, "invalid_request_error", "idempotency_in_progress", message, retry_after_s=1)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, most)
+    except Declined as declined:
+        raise Failed(declined.status, "invalid_request_error", declined.code, declined.message) from None
+    except BooksUnreachable as error:
+        raise Failed(503, "server_error", "books_unavailable", str(error), retry_after_s=1) from None
+
+
+async def _run(gateway: Gateway, call: Call, ordinary: Serve, asked: dict[str, Any]) -> None:
+    teller = gateway.teller
+    assert teller is not None
+    recorder = _Recorder(call)
+    call.send = recorder.send
+    call.receive = _nobody_leaves
+    mine = {"account": asked["account"], "name": asked["name"], "request": call.id}
+    try:
+        await ordinary(call)
+    finally:
+        if recorder.done and recorder.status == 200:
+            kept = [(name, value) for name, value in recorder.headers if not name.startswith(b"x-ratelimit")]
+            keep = teller.ask("answers.keep", status=recorder.status, headers=kept, body=recorder.body, **mine)
+        elif any(attempt.settlement.basis != "void" for attempt in call.attempts):
+            # Something was billed and no whole answer came of it: it must not be run, and billed, once more.
+            keep = teller.ask("answers.keep", status=502, headers=[], body=None, **mine)
+        else:
+            keep = teller.ask("answers.drop", **mine)
+        try:
+            await keep
+        except (BooksUnreachable, Declined) as error:
+            # Whoever asks again finds a run that never ended, and is told so rather than billed twice.
+            log.warning("the answer of request %s is not kept: %s", call.id, error)
+
+
+async def _nobody_leaves() -> MutableMapping[str, Any]:
+    """A caller whose leaving is not noticed: its answer is kept for the next."""
+    await asyncio.get_running_loop().create_future()
+    raise AssertionError("unreachable")
+
+
+async def _tell(call: Call, told: dict[str, Any]) -> None:
+    status, body = told["status"], told["body"]
+    headers: Headers = [(bytes(name), bytes(value)) for name, value in told["headers"]]
+    headers.append((b"idempotent-replayed", b"true"))
+    call.status = status
+    await call.send({"type": "http.response.start", "status": status, "headers": headers})
+    await call.send({"type": "http.response.body", "body": body})

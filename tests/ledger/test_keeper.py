@@ -1,0 +1,542 @@
+"""One turn of the bookkeeper: what goes in, what is durable, and what is answered then."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from fastroute.errors import StoreCorrupt, StoreError
+from fastroute.ledger import records
+from fastroute.ledger.book import Book, Budget, FinishedRequest, Refused
+from fastroute.ledger.journal import JournalDamaged
+from fastroute.ledger.keeper import BACKOFF_MS, RECALL_MS, SWEEP_MS, TICK_MS, UNAVAILABLE, Keeper, Letter, Now, Post
+from fastroute.ledger.memory import Memory
+from fastroute.ledger.protocol import (
+    Answered,
+    Ask,
+    Hello,
+    Known,
+    LeaseAnswer,
+    LeaseReport,
+    Question,
+    Recall,
+    Refresh,
+    Refreshed,
+    Welcome,
+    Who,
+)
+from fastroute.ledger.records import FINISH, SEND, SETTLE, STOP, Finish, Send, Settle, Stop
+from fastroute.ledger.store import Changes, ReceiptRow, RecordRow, State
+
+NOON = 1_795_262_400_000
+
+
+class Sick(Memory):
+    """A store whose disk can be full, or whose pages can be damaged."""
+
+    fault: StoreError | None = None
+
+    def commit(self, changes: Changes) -> None:
+        if self.fault is not None and changes != Changes():
+            raise self.fault
+        super().commit(changes)
+
+
+class Paper:
+    """Journals in memory: an offset counts records."""
+
+    def __init__(self) -> None:
+        self.written: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
+        self.dead: set[int] = set()
+        self.torn: set[int] = set()
+        self.removed: list[int] = []
+
+    def open(self, holder: int, segment: int, offset: int) -> PaperReader:
+        return PaperReader(self, holder, offset)
+
+    def grave(self, holder: int) -> PaperGrave | None:
+        return PaperGrave(self, holder) if holder in self.dead else None
+
+    def holders(self) -> list[int]:
+        return sorted(self.written)
+
+
+class PaperReader:
+    def __init__(self, paper: Paper, holder: int, offset: int) -> None:
+        self._paper, self._holder = paper, holder
+        self.segment, self.offset = 0, offset
+
+    def read(self, limit: int = 4096) -> list[tuple[int, bytes]]:
+        found = self._paper.written[self._holder][self.offset : self.offset + limit]
+        self.offset += len(found)
+        return found
+
+    def check_end(self) -> None:
+        if self._holder in self._paper.torn:
+            raise JournalDamaged(Path("paper"), self.offset, "it is torn")
+
+    def drop_before(self, segment: int) -> int:
+        return 0
+
+    def close(self) -> None:
+        pass
+
+
+class PaperGrave:
+    def __init__(self, paper: Paper, holder: int) -> None:
+        self._paper, self._holder = paper, holder
+
+    def remove(self) -> None:
+        self._paper.removed.append(self._holder)
+        self._paper.written.pop(self._holder, None)
+
+    def close(self) -> None:
+        pass
+
+
+class Clerk:
+    """A desk that knows three things."""
+
+    def __call__(self, book: Book, operation: str, arguments: dict[str, Any], now_ms: int) -> Any:
+        if operation == "open":
+            row = book.open_account(
+                arguments["name"],
+                "key",
+                arguments["name"],
+                created_ms=now_ms,
+                digest=arguments["name"].encode().ljust(32),
+                budgets=[Budget("microdollar", arguments["amount"])],
+            )
+            return row.id
+        if operation == "used":
+            [balance] = book.balances(arguments["account"], now_ms)
+            return balance.used
+        raise Refused(404, "unknown_operation", f"nobody answers {operation!r} here", "operation")
+
+    def take(self) -> dict[tuple[str, str], RecordRow | None]:
+        return {}
+
+    def tick(self, book: Book, now_ms: int) -> None:
+        book.expire(now_ms)
+
+
+def paper_receipt(book: Book, finished: FinishedRequest, last: ReceiptRow | None) -> ReceiptRow:
+    seq = 1 if last is None else last.seq + 1
+    request = finished.finish.request
+    return ReceiptRow(seq, f"rcpt_{request}", request, finished.finish.account, NOON, b"{}", b"%d" % seq)
+
+
+class House:
+    """A keeper with its store and journals, and workers who say what they are told to."""
+
+    def __init__(self, store: Sick | None = None, paper: Paper | None = None, boot: str = "boot-1") -> None:
+        self.store = store or Sick()
+        self.paper = paper or Paper()
+        self.boot = boot
+        self.ms = 1_000_000
+        self.numbers = 0
+        self.keeper = self.open()
+
+    def open(self) -> Keeper:
+        self.keeper = Keeper(self.store, self.paper, Clerk, paper_receipt, self.boot)
+        self.keeper.start(self.now)
+        return self.keeper
+
+    @property
+    def now(self) -> Now:
+        return Now(NOON + self.ms, self.ms)
+
+    def turn(self, *letters: tuple[int, Question]) -> list[Post]:
+        posts = self.keeper.turn([Letter(*letter) for letter in letters], self.now)
+        assert self.keeper.book is None or self.keeper.book.check() == []
+        return posts
+
+    def later(self, ms: int, *letters: tuple[int, Question]) -> list[Post]:
+        self.ms += ms
+        return self.turn(*letters)
+
+    def ask(self, question: Question, sender: int = 99) -> Any:
+        [(to, reply)] = self.turn((sender, question))
+        assert to == sender
+        return reply
+
+    def hello(self, sender: int, holder: int = 0) -> int:
+        reply = self.ask(Hello(1, sender, self.boot, holder), sender)
+        assert isinstance(reply, Welcome)
+        return reply.holder
+
+    def key(self, amount: int, name: str = "k") -> int:
+        return self.ask(Ask(1, "open", {"name": name, "amount": amount})).result
+
+    def window(self, account: int) -> int:
+        [window] = self.ask(Who(1, account=account)).facts.path
+        return window.window
+
+    def want(self, sender: int, holder: int, window: int, seq: int, want: int, **report: Any) -> Refresh:
+        heard = report.pop("heard", 0)
+        fields = {"granted_seen": 0, "released": 0, "spent": 0, "held": 0, "urgent": True} | report
+        return Refresh(seq, holder, seq, (LeaseReport(window, want=want, **fields),), heard=heard)
+
+    def write(self, holder: int, *told: records.Record) -> None:
+        kinds = {Send: SEND, Settle: SETTLE, Finish: FINISH, Stop: STOP}
+        self.paper.written[holder] += [(kinds[type(one)], records.encode(one)) for one in told]
+
+    def request(self, holder: int, attempt: int, account: int, window: int, spent: int, total: int) -> None:
+        name = f"req_{holder}_{attempt}"
+        self.write(
+            holder,
+            send(attempt, name, account, window),
+            settle(attempt, spent, total),
+            Finish(name, account, "rd", "chat", "m", "m", "", 200, False, NOON, 5, None),
+        )
+
+
+def send(attempt: int, request: str, account: int, window: int, reserved: int = 10) -> Send:
+    return Send(attempt, request, account, (window,), (reserved,), "m", "p:m", "p", NOON, reserved)
+
+
+def settle(attempt: int, charged: int, total: int) -> Settle:
+    usage = (3, 4, 0, 0, 0)
+    return Settle(attempt, "exact", "ok", 200, (charged,), (total,), usage, charged * 10**6, charged, 5)
+
+
+@pytest.fixture
+def house() -> House:
+    return House()
+
+
+@pytest.fixture
+def worker(house: House) -> tuple[int, int, int]:
+    """A worker on connection 1 with 100 of the 1000 that account and window have."""
+    account = house.key(1000)
+    window = house.window(account)
+    holder = house.hello(1)
+    [(_, granted)] = house.turn((1, house.want(1, holder, window, 1, 100)))
+    assert granted.leases == (LeaseAnswer(window, 100),)
+    return holder, account, window
+
+
+# --- what is answered is durable --------------------------------------------------------------------------------------
+
+
+def test_a_life_is_stored_before_it_is_told(house: House) -> None:
+    """R1: its number is never given again, whatever comes."""
+    holder = house.hello(1)
+    assert [row.id for row in house.store.load().holders] == [holder]
+
+
+def test_a_grant_is_stored_before_it_is_told(house: House, worker: tuple[int, int, int]) -> None:
+    holder, _, window = worker
+    [lease] = house.store.load().leases
+    assert (lease.window, lease.holder, lease.granted) == (window, holder, 100)
+
+
+def test_effects_of_records_and_how_far_they_were_read_are_one_commit(
+    house: House, worker: tuple[int, int, int]
+) -> None:
+    """R6, I8: whoever goes on from the store applies each record once."""
+    holder, account, window = worker
+    for n in range(1, 4):
+        house.request(holder, n, account, window, 7, 7 * n)
+    house.turn()
+    state = house.store.load()
+    assert (state.holders[0].offset, state.leases[0].spent) == (9, 21)
+    house.open()
+    house.turn()
+    assert house.store.counts().entries == 3
+    assert [row.seq for row in house.store.chain()] == [1, 2, 3]
+    assert house.store.usage(account, days=1, now_ms=NOON)[0].requests == 3
+
+
+def test_a_request_under_way_is_closed_by_whoever_comes_after(house: House, worker: tuple[int, int, int]) -> None:
+    holder, account, window = worker
+    house.write(holder, send(1, "req_x", account, window))
+    house.turn()
+    assert house.store.counts().open == 1
+    house.open()
+    house.write(holder, settle(1, 7, 7))
+    house.turn()
+    assert [row.charged for row in house.store.entries("req_x")] == [(7,)]
+
+
+def test_the_desk_tells_what_it_refuses_and_nothing_is_changed(house: House) -> None:
+    reply = house.ask(Ask(7, "fly"))
+    assert reply == Answered(7, refusal=(404, "unknown_operation", "nobody answers 'fly' here", "operation"))
+
+
+def test_changes_of_accounts_are_noticed(house: House) -> None:
+    house.key(5)
+    assert house.keeper.changed
+    house.turn()
+    assert not house.keeper.changed
+
+
+def test_tokens_are_known_by_their_digest(house: House) -> None:
+    account = house.key(5)
+    assert house.ask(Who(1, digest=b"k".ljust(32))).facts.account == account
+    assert house.ask(Who(2, digest=b"x".ljust(32))) == Known(2, None, "unknown")
+
+
+# --- near the limit ---------------------------------------------------------------------------------------------------
+
+
+def test_an_urgent_want_waits_for_what_others_do_not_use(house: House) -> None:
+    """Whoever holds free rights is asked for them, and the asker is answered as soon as they came back."""
+    window = house.window(house.key(100))
+    first, second = house.hello(1), house.hello(2)
+    house.turn((1, house.want(1, first, window, 1, 90)))
+    [(to, recall)] = house.turn((2, house.want(2, second, window, 1, 50)))
+    assert (to, recall.windows) == (1, (window,))
+    report = house.want(1, first, window, 2, 0, granted_seen=90, released=80, spent=0, held=10, urgent=False)
+    early = house.later(5, (1, report))
+    assert [to for to, _ in early] == [1], "a report that was on its way already is no answer to the recall"
+    heard = house.want(1, first, window, 3, 0, granted_seen=90, released=80, held=10, urgent=False, heard=recall.number)
+    posts = dict(house.turn((1, heard)))
+    assert posts[2].leases[0].granted == 50
+
+
+def test_an_urgent_want_waits_no_longer_than_it_may(house: House) -> None:
+    window = house.window(house.key(100))
+    first, second = house.hello(1), house.hello(2)
+    house.turn((1, house.want(1, first, window, 1, 90)))
+    [(_, recall)] = house.turn((2, house.want(2, second, window, 1, 50)))
+    assert isinstance(recall, Recall)
+    assert house.keeper.due_ms() == house.ms + RECALL_MS
+    assert house.later(RECALL_MS - 1) == []
+    [(to, refused)] = house.later(1)
+    assert (to, refused.leases[0].granted, refused.leases[0].short) == (2, 0, 10)
+
+
+def test_nobody_waits_for_one_who_has_left(house: House) -> None:
+    window = house.window(house.key(100))
+    first, second = house.hello(1), house.hello(2)
+    house.turn((1, house.want(1, first, window, 1, 90)))
+    house.turn((2, house.want(2, second, window, 1, 50)))
+    house.paper.dead.add(first)
+    house.keeper.gone(1)
+    [(to, reply)] = house.turn()
+    assert (to, reply.leases[0].granted) == (2, 50), "and what the dead one held is there at once"
+
+
+# --- death ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_dead_worker_is_charged_for_what_it_had_under_way_and_no_more(
+    house: House, worker: tuple[int, int, int]
+) -> None:
+    """The rest of its journal first; then the open attempt is presumed, and its rights come back."""
+    holder, account, window = worker
+    house.request(holder, 1, account, window, 7, 7)
+    house.write(holder, send(2, "req_open", account, window))
+    house.paper.dead.add(holder)
+    house.keeper.gone(1)
+    house.turn()
+    state = house.store.load()
+    assert (state.holders, state.leases, state.open) == ([], [], [])
+    assert [(row.basis, row.charged) for row in house.store.entries("req_open")] == [("presumed", (10,))]
+    assert house.ask(Ask(1, "used", {"account": account})).result == 17
+    assert house.paper.removed == [holder]
+    assert len(house.store.chain()) == 2
+
+
+def test_a_worker_that_only_stopped_is_not_dead(house: House, worker: tuple[int, int, int]) -> None:
+    """R4: neither silence nor a closed connection is proof; only its lock is."""
+    holder, _, _ = worker
+    house.keeper.gone(1)
+    house.later(10 * SWEEP_MS)
+    assert house.keeper.lives == 1
+    assert house.hello(3, holder) == holder
+
+
+def test_who_dies_without_its_connection_being_seen_to_close_is_found(house: House) -> None:
+    """Such as a worker that died while no bookkeeper was there."""
+    holder = house.hello(1)
+    house.open()
+    house.paper.dead.add(holder)
+    house.later(SWEEP_MS)
+    assert house.keeper.lives == 0
+
+
+def test_a_life_that_is_over_is_not_gone_on_with(house: House) -> None:
+    holder = house.hello(1)
+    house.paper.dead.add(holder)
+    house.keeper.gone(1)
+    house.turn()
+    assert house.hello(2, holder) != holder
+
+
+def test_power_loss_charges_all_that_was_out(house: House, worker: tuple[int, int, int]) -> None:
+    """Another boot without a clean stop: the end of the journal may be gone, so everything held is presumed."""
+    holder, account, window = worker
+    house.request(holder, 1, account, window, 7, 7)
+    house.paper.dead.add(holder)
+    house.boot = "boot-2"
+    house.open()
+    assert house.ask(Ask(1, "used", {"account": account})).result == 100
+    assert house.store.entries("req_1_1")[0].charged == (7,)
+
+
+def test_a_restart_within_one_boot_charges_only_what_was_sent(house: House, worker: tuple[int, int, int]) -> None:
+    holder, account, window = worker
+    house.write(holder, send(1, "req_x", account, window))
+    house.paper.dead.add(holder)
+    house.open()
+    assert house.ask(Ask(1, "used", {"account": account})).result == 10
+
+
+def test_a_clean_stop_leaves_nobody_and_says_so(house: House, worker: tuple[int, int, int]) -> None:
+    holder, account, window = worker
+    house.request(holder, 1, account, window, 7, 7)
+    house.write(holder, Stop(NOON))
+    house.paper.dead.add(holder)
+    assert house.keeper.stop(house.now)
+    state = house.store.load()
+    assert "clean_stop" in state.notes
+    assert state.holders == []
+    house.boot = "boot-2"
+    house.open()
+    assert "clean_stop" not in house.store.load().notes
+    assert house.ask(Ask(1, "used", {"account": account})).result == 7
+
+
+def test_a_stop_beside_a_living_worker_is_not_clean(house: House, worker: tuple[int, int, int]) -> None:
+    assert not house.keeper.stop(house.now)
+    assert "clean_stop" not in house.store.load().notes
+
+
+# --- what contradicts -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [(SETTLE, records.encode(settle(9, 1, 8))), (SETTLE, b"\xc1"), (77, b"")],
+    ids=["contradiction", "no record", "unknown kind"],
+)
+def test_a_journal_is_followed_up_to_what_contradicts_the_books(
+    house: House, worker: tuple[int, int, int], bad: tuple[int, bytes]
+) -> None:
+    """What stands before it counts; what its holder has stays held, and is charged in full when it is gone."""
+    holder, account, window = worker
+    house.request(holder, 1, account, window, 7, 7)
+    house.paper.written[holder].append(bad)
+    house.request(holder, 2, account, window, 7, 14)
+    other = house.hello(2)
+    house.write(other, Finish("req_other", 0, "rd", "chat", "m", "", "", 404, False, NOON, 1, None))
+    house.turn()
+    house.turn()
+    assert house.ask(Ask(1, "used", {"account": account})).result == 7
+    assert [row.request for row in house.store.chain()] == ["req_1_1", "req_other"], "others go on"
+    house.paper.dead.add(holder)
+    house.keeper.gone(1)
+    house.turn()
+    assert house.ask(Ask(1, "used", {"account": account})).result == 100
+    assert house.paper.removed == [], "its files stay for whoever wants to know"
+    house.open()
+    assert house.paper.removed == []
+
+
+def test_a_journal_with_a_gap_costs_all_that_its_holder_had(house: House, worker: tuple[int, int, int]) -> None:
+    holder, account, _ = worker
+    house.paper.dead.add(holder)
+    house.paper.torn.add(holder)
+    house.keeper.gone(1)
+    house.turn()
+    assert house.ask(Ask(1, "used", {"account": account})).result == 100
+
+
+def test_who_reports_what_contradicts_the_books_is_hung_up_on(house: House, worker: tuple[int, int, int]) -> None:
+    holder, account, window = worker
+    lie = house.want(1, holder, window, 2, 0, granted_seen=500)
+    posts = dict(house.turn((1, lie), (5, Ask(4, "used", {"account": account}))))
+    assert posts == {1: None, 5: Answered(4, 0)}
+
+
+def test_nobody_reports_for_another(house: House, worker: tuple[int, int, int]) -> None:
+    holder, _, window = worker
+    house.hello(2)
+    assert house.turn((2, house.want(2, holder, window, 2, 500))) == [(2, None)]
+    assert house.store.load().leases[0].granted == 100
+
+
+# --- the store is sick ------------------------------------------------------------------------------------------------
+
+
+def test_on_a_full_disk_nothing_is_granted_and_nothing_is_lost(house: House, worker: tuple[int, int, int]) -> None:
+    holder, account, window = worker
+    house.request(holder, 1, account, window, 7, 7)
+    house.store.fault = StoreError("there is no room")
+    more = house.want(1, holder, window, 2, 100, granted_seen=100)
+    posts = house.turn((1, more), (5, Ask(3, "open", {"name": "n", "amount": 1})), (6, Hello(1, 6, house.boot)))
+    assert posts == [
+        (1, Refreshed(2, 2, (LeaseAnswer(window, 100),))),
+        (5, Answered(3, refusal=UNAVAILABLE)),
+        (6, None),
+    ]
+    assert not house.keeper.well
+    assert house.store.load().leases[0].spent == 0
+    house.store.fault = None
+    house.later(BACKOFF_MS[0])
+    assert house.keeper.well
+    assert house.store.load().leases[0].spent == 7
+    again = house.want(1, holder, window, 3, 100, granted_seen=100)
+    [(_, reply)] = house.turn((1, again))
+    assert reply.leases[0].granted == 200
+    assert len(house.store.chain()) == 1
+
+
+def test_on_a_full_disk_what_only_reads_is_answered(house: House, worker: tuple[int, int, int]) -> None:
+    _, account, _ = worker
+    house.store.fault = StoreError("there is no room")
+    house.turn((5, Ask(3, "open", {"name": "n", "amount": 1})))
+    assert house.turn((5, Ask(4, "used", {"account": account}))) == [(5, Answered(4, 0))]
+    assert house.ask(Who(5, digest=b"k".ljust(32))).facts.account == account
+    assert house.ask(Who(6, digest=b"n".ljust(32))) == Known(6, None, "unknown")
+
+
+def test_a_sick_store_is_tried_less_and_less_often(house: House) -> None:
+    house.store.fault = StoreError("there is no room")
+    tries = 0
+
+    def load() -> State:
+        nonlocal tries
+        tries += 1
+        return Memory.load(house.store)
+
+    house.store.load = load  # type: ignore[method-assign]
+    for _ in range(2000):
+        house.later(5, (5, Ask(1, "open", {"name": "n", "amount": 1})))
+    assert tries <= 10_000 // BACKOFF_MS[-1] * 3 + len(BACKOFF_MS)
+
+
+def test_who_waits_for_others_is_answered_when_the_disk_fails(house: House) -> None:
+    window = house.window(house.key(100))
+    first, second = house.hello(1), house.hello(2)
+    house.turn((1, house.want(1, first, window, 1, 90)))
+    house.turn((2, house.want(2, second, window, 1, 50)))
+    house.store.fault = StoreError("there is no room")
+    posts = house.turn((5, Ask(3, "open", {"name": "n", "amount": 1})))
+    assert (2, Refreshed(1, 1, (LeaseAnswer(window, 0),))) in posts
+
+
+def test_with_damaged_pages_nobody_goes_on(house: House) -> None:
+    house.store.fault = StoreCorrupt("damaged")
+    with pytest.raises(StoreCorrupt):
+        house.turn((5, Ask(3, "open", {"name": "n", "amount": 1})))
+
+
+def test_documents_whose_time_is_over_are_swept(house: House) -> None:
+    rows = [
+        RecordRow("answer", name, 1, NOON, b"", house.now.wall_ms + ms) for name, ms in (("old", 10), ("new", 9999))
+    ]
+    house.store.commit(Changes(records={(row.kind, row.id): row for row in rows}))
+    house.later(TICK_MS)
+    assert [row.id for row in house.store.records("answer")] == ["new"]
+
+
+def test_every_reply_can_travel(house: House, worker: tuple[int, int, int]) -> None:
+    reply = house.ask(Ask(4, "used", {"account": worker[1]}))
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(reply), type=Answered) == reply

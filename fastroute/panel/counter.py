@@ -72,22 +72,18 @@ class Counter:
         return row
 
     def called(self, kind: str, name: str) -> AccountRow | None:
-        """The account of that name: the one that is live, else the last that was."""
+        """The last account of that name: if any of them is live, it is."""
         if self._names is None:
             # Asking the book for all of its accounts takes as long as ten thousand look-ups here.
-            self._names = {}
-            for each in ("key", "agent", "user"):
-                for row in self.book.accounts(each):
-                    self.note_name(row)
+            self._names = {
+                (row.kind, row.name): row.id for each in ("key", "agent", "user") for row in self.book.accounts(each)
+            }
         number = self._names.get((kind, name))
         return None if number is None else self.book.account(number)
 
     def note_name(self, row: AccountRow) -> None:
-        """An account was opened."""
-        if self._names is None:
-            return
-        before = self._names.get((row.kind, row.name))
-        if before is None or row.state == "live" or self.account(before).state != "live":
+        """An account was opened, under a name that no live one has."""
+        if self._names is not None:
             self._names[row.kind, row.name] = row.id
 
     def standing(self, row: AccountRow) -> str:

@@ -100,7 +100,6 @@ class Seals:
         self._mirror = mirror
         self._sealer = Sealer(keyring.key, keyring.kid)
         self._look_at = time.monotonic() + _RENEW_S
-        self._windows: dict[int, tuple[str, str, str]] = {}  # (owner, unit, name), which never change
 
     def __call__(self, book: Book, finished: FinishedRequest, last: ReceiptRow | None) -> ReceiptRow:
         self._renew()
@@ -140,8 +139,9 @@ class Seals:
 
     def _line(self, book: Book, send: Send, settle: Settle) -> AttemptLine:
         charges = [
-            Charge(*self._window(book, send, window), reserved, charged)
-            for window, reserved, charged in zip(send.windows, send.reserved, settle.charged, strict=True)
+            # One that its account has left behind meanwhile is told by its number.
+            Charge(*(book.window(number) or ("", "", f"window {number}")), reserved, charged)
+            for number, reserved, charged in zip(send.windows, send.reserved, settle.charged, strict=True)
         ]
         return AttemptLine(
             send.attempt,
@@ -158,16 +158,6 @@ class Seals:
             Usage(*settle.usage),
             settle.ms,
         )
-
-    def _window(self, book: Book, send: Send, number: int) -> tuple[str, str, str]:
-        known = self._windows.get(number)
-        if known is None:
-            if book.account(send.account) is not None:
-                for window in book.facts(send.account, send.at_ms).path:
-                    self._windows[window.window] = window.owner, window.unit, window.name
-            # One that its account has left behind meanwhile is told by its number.
-            known = self._windows.setdefault(number, ("", "", f"window {number}"))
-        return known
 
     def _renew(self) -> None:
         now = time.monotonic()

@@ -19,7 +19,7 @@ from fastroute.errors import StoreError
 from fastroute.keeping import opened
 from fastroute.ledger import protocol
 from fastroute.ledger.bookkeeper import BooksTaken, reachable, socket_path
-from fastroute.ledger.keeper import Letter
+from fastroute.ledger.parties import Letter
 from fastroute.ledger.protocol import Answered, Ask
 from fastroute.ledger.teller import Declined
 
@@ -105,5 +105,8 @@ def _result(reply: Answered) -> Any:
 
 def _plain(arguments: dict[str, Any]) -> dict[str, Any]:
     """Arguments as they would arrive by wire, so that both ways are one."""
-    plain: dict[str, Any] = msgspec.msgpack.decode(msgspec.msgpack.encode(arguments))
+    try:
+        plain: dict[str, Any] = msgspec.msgpack.decode(msgspec.msgpack.encode(arguments))
+    except OverflowError:
+        raise Declined(400, "invalid_request", "a number is beyond 64 bits") from None
     return plain

@@ -9,21 +9,18 @@ import asyncio
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Protocol
 
 from msgspec import Struct
 
 from fastroute.clock import Clock
-from fastroute.domain import Reservation, Settlement
-from fastroute.ledger import records
-from fastroute.ledger.journal import JournalError, JournalFull
-from fastroute.ledger.leases import NEVER, Hold, Holder, Short, Ticket
+from fastroute.ledger._accounts import LATE_MAX, SYNC_MS, AccountCore, TillCore
+from fastroute.ledger.journal import JournalError
+from fastroute.ledger.leases import NEVER, Hold, Short, Ticket
 from fastroute.ledger.protocol import Facts
-from fastroute.ledger.records import FINISH, SEND, SETTLE, Finish, Send, Settle
 from fastroute.ledger.store import Unit
 
-SYNC_MS: Final = 50
-LATE_MAX: Final = 100_000  # records that wait for room in the journal
+__all__ = ["LATE_MAX", "SYNC_MS", "Account", "Ledger", "Shortage", "Till"]
 
 
 class Shortage(Struct, frozen=True):
@@ -57,22 +54,13 @@ class Ledger(Protocol):
     def close(self) -> None: ...
 
 
-class Till:
+class Till(TillCore):
     """A worker's leases and its journal, in one event loop; a `teller.Teller` is one that can ask for more."""
-
-    holder: Holder
-    journal: Ledger
 
     def __init__(self, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
         self.clock = clock
-        self.attempts = 0  # ever sent, and the number of the last
-        self.underway = 0  # sent and not settled
-        self.unjournalled = 0  # attempts, and ends of requests, for which the journal had no room
         self._loop = loop
-        self._wall_ms = 0  # what the wall clock is ahead of the other
-        self._late: deque[tuple[int, bytes]] = deque()
-        self._dirty = False
-        self._closed = False
+        self._late = deque()
         self._flusher = ThreadPoolExecutor(1, "fastroute-journal-sync")
 
     def kick(self) -> None:
@@ -86,36 +74,9 @@ class Till:
         """Bring an account up to date; whether it still lives, None when nobody can tell."""
         raise NotImplementedError
 
-    def wall_ms(self) -> int:
-        """The time of day to write down, without asking the system for it twice."""
-        return self._wall_ms + self.clock.monotonic_ms()
-
     def set_wall(self) -> None:
         """Look at the wall clock again: it may have been put right."""
         self._wall_ms = int(self.clock.now().timestamp() * 1000) - self.clock.monotonic_ms()
-
-    def write(self, kind: int, payload: bytes) -> bool:
-        """Append a record now; False when there is no room."""
-        if self._late or self._closed:
-            return False
-        try:
-            self.journal.append(kind, payload)
-        except JournalFull:
-            return False
-        if not self._dirty:
-            self._dirty = True
-            self._loop.call_later(SYNC_MS / 1000, self._sync)
-        return True
-
-    def write_late(self, kind: int, payload: bytes) -> None:
-        """Append a record, or keep it until there is room: what was sent must be told to its end, in order."""
-        if self.write(kind, payload) or self._closed:
-            return
-        if kind == FINISH and len(self._late) >= LATE_MAX:
-            self.unjournalled += 1
-            return
-        self._late.append((kind, payload))
-        self.holder.withheld = True
 
     def catch_up(self) -> None:
         """Write what waited for room, as far as there is some."""
@@ -136,7 +97,7 @@ class Till:
             self.journal.sync()
 
 
-class Account:
+class Account(AccountCore):
     """One account in one worker: what its calls, all of them, reserve from and settle to.
 
     `reserve`, `send`, `settle` and `finish` neither await nor enter the kernel. Reservations are settled once; more is
@@ -145,17 +106,7 @@ class Account:
 
     booked = True
 
-    __slots__ = (
-        "__weakref__",
-        "_till",
-        "expires_ms",
-        "facts",
-        "hard",
-        "id",
-        "limited",
-        "path",
-        "state",
-    )
+    __slots__ = ("__weakref__",)
 
     def __init__(self, till: Till, facts: Facts, asked_ms: int) -> None:
         self._till = till
@@ -171,6 +122,7 @@ class Account:
         self.path = self._till.holder.path(facts, asked_ms)
         self.hard = any(window.unit == "microdollar" for window in facts.path)
         self.limited = bool(facts.path)
+        self.models = frozenset(facts.models) or None
         self.expires_ms = NEVER if facts.expires_in_ms is None else asked_ms + facts.expires_in_ms
         self.state = "live"
 
@@ -182,17 +134,6 @@ class Account:
     @property
     def until_ms(self) -> int:
         return self.path.until_ms
-
-    def reserve(self, microdollars: int | None, tokens: int) -> Hold | None:
-        """Hold what an attempt may cost, from what is here; None when that does not do, and `fund` should be awaited."""
-        if microdollars is None and self.hard:
-            return None
-        till = self._till
-        holder = till.holder
-        hold = holder.reserve(self.path, microdollars, tokens, till.clock.monotonic_ms())
-        if holder.hungry:
-            till.kick()
-        return hold
 
     async def fund(self, microdollars: int | None, tokens: int) -> Hold | Shortage:
         """Hold what an attempt may cost, asking the bookkeeper for what is not here; or why it cannot be."""
@@ -218,100 +159,12 @@ class Account:
                 return Shortage(401, self.state)
         return Shortage(503, "budget_unavailable")
 
-    def send(self, reservation: Reservation, request: str, entry: str, model: str, lane: str) -> Shortage | None:
-        """Write down that an attempt's bytes are about to leave; with a `Shortage` they must not.
-
-        Who has no budget is served although the journal has no room; such attempts are counted (`Till.unjournalled`).
-        """
-        assert isinstance(reservation, Hold)
-        hold, till = reservation, self._till
-        hold.attempt = till.attempts = till.attempts + 1
-        path = hold.path
-        record = Send(
-            hold.attempt,
-            request,
-            self.id,
-            path.windows,
-            hold.amounts,
-            entry,
-            model,
-            lane,
-            till.wall_ms(),
-            hold.microdollars,
-        )
-        if till.write(SEND, records.encode(record)):
-            hold.sent = True
-            till.underway += 1
-            return None
-        if path.windows:
+    def unwritten(self, windows: tuple[int, ...]) -> Shortage | None:
+        """The journal had no room for an attempt: one that a budget pays for is not made."""
+        if windows:
             return Shortage(503, "journal_full")
-        till.unjournalled += 1
+        self._till.unjournalled += 1
         return None
-
-    def settle(
-        self, reservation: Reservation, settlement: Settlement, outcome: str, status: int | None, ms: int
-    ) -> None:
-        """Close an attempt with what it came to, write that down, and free the rest."""
-        assert isinstance(reservation, Hold)
-        hold, till = reservation, self._till
-        if not hold.open:
-            return
-        if not hold.sent:
-            till.holder.void(hold)
-            return
-        till.underway -= 1
-        basis, usage = settlement.basis, settlement.usage
-        if basis == "void":
-            charged = till.holder.settle(hold, 0, 0, 0)
-        else:
-            tokens = usage.input_total + usage.output if basis == "exact" else None
-            charged = till.holder.settle(hold, settlement.microdollars, tokens)
-        assert charged is not None
-        record = Settle(
-            hold.attempt,
-            basis,
-            outcome,
-            status or 0,
-            charged,
-            till.holder.spent(hold.path, hold.slots) if charged else charged,
-            (usage.input, usage.output, usage.cache_read, usage.cache_write, usage.reasoning),
-            settlement.picodollars,
-            settlement.microdollars,
-            ms,
-        )
-        till.write_late(SETTLE, records.encode(record))
-
-    def finish(
-        self,
-        request: str,
-        decision: str,
-        surface: str,
-        asked: str,
-        entry: str,
-        reason: str,
-        status: int,
-        stream: bool,
-        latency_ms: int,
-        first_chunk_ms: int | None,
-        details: dict[str, Any] | None = None,
-    ) -> None:
-        """Write down that a request is over."""
-        record = Finish(
-            request,
-            self.id,
-            decision,
-            surface,
-            asked,
-            entry,
-            reason,
-            status,
-            stream,
-            self._till.wall_ms() - latency_ms,
-            latency_ms,
-            first_chunk_ms,
-            details or {},
-        )
-        self._till.write_late(FINISH, records.encode(record))
 
     def _shortage(self, short: Short) -> Shortage:
         about = short.window

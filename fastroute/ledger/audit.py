@@ -83,10 +83,18 @@ class _Audit:
                     yield f"I4: {name} is charged {charged} on window {window} and corrects nothing"
             if row.basis != "presumed" and row.microdollars is not None and money - {row.microdollars}:
                 yield f"I7: {name} costs {row.microdollars} microdollars and is charged {sorted(money)}"
-            used = self._used[row.account, row.model]
+            used = self._used[self._user(row.account), row.model]
             used[0] += row.corrects is None
             used[1] += sum(row.usage[:4])
             used[2] += row.microdollars or 0
+
+    def _user(self, number: int) -> int:
+        """Whose use it is: what a grant or a lease uses is told of whom it was taken from."""
+        row = self._accounts.get(number)
+        while row is not None and row.kind in ("grant", "lease") and row.parent is not None:
+            number = row.parent
+            row = self._accounts.get(number)
+        return number
 
     def _unit(self, window: int) -> str:
         row = self._windows.get(window)

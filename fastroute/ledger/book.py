@@ -22,7 +22,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from fastroute.domain import MICRODOLLARS_MAX
+from fastroute.domain import MICRODOLLARS_MAX, TOKENS_MAX
 from fastroute.errors import FastrouteError
 from fastroute.ledger.balances import UNLIMITED, Account, BrokenBooks, Holder, Lease, OpenRequest, Recalls, Window
 from fastroute.ledger.balances import Budget as _Budget
@@ -62,6 +62,14 @@ class Refused(FastrouteError):
         self.message = message
         self.field = field
         super().__init__(message)
+
+
+class Scarce(FastrouteError):
+    """What was asked for is out with workers, some of whom may not need it: `recalls` tells whom to ask."""
+
+    def __init__(self, recalls: Recalls) -> None:
+        self.recalls = recalls
+        super().__init__("some of it is lent out")
 
 
 class Budget(Struct, frozen=True):
@@ -259,10 +267,10 @@ class Book(Tally):
     def _leave(self, account: Account, state: AccountState) -> None:
         account.row = msgspec.structs.replace(account.row, state=state)
         self._changed_accounts.add(account)
+        for child in account.children:
+            if child.allocated and child.row.state == "live":
+                self._leave(child, state)
         if account.allocated:
-            for child in account.children:
-                if child.allocated and child.row.state == "live":
-                    self._leave(child, state)
             self._come_home(account)
 
     # What is told of accounts.
@@ -420,8 +428,11 @@ class Book(Tally):
         before is for the desk to know, by a record of its own.
         """
         account = self._account(account_id)
-        if microdollars < 0 or min(usage) < 0:
-            raise Refused(400, "invalid", "what was spent is not negative", "microdollars")
+        if not 0 <= microdollars <= MICRODOLLARS_MAX or min(usage) < 0 or max(usage) > TOKENS_MAX:
+            message = (
+                f"what was spent is 0 to {MICRODOLLARS_MAX} microdollars and at most {TOKENS_MAX} tokens of a kind"
+            )
+            raise Refused(400, "invalid", message, "microdollars")
         tokens = usage[0] + usage[1] + usage[2] + usage[3]
         amounts = {"microdollar": microdollars, "token": tokens, "request": 1}
         windows = [self._window(budget, now_ms) for budget in account.path()]

@@ -31,11 +31,7 @@ from fastroute.ledger.store import (
 _PAGE: Final = 5000  # rows of a snapshot that are in memory at a time
 
 _json = msgspec.json.Encoder()
-_Numbers = tuple[int, ...]
-_Usage = tuple[int, int, int, int, int]
-# What an entry tells, in the order of `EntryRow` from its account on.
-_Told = tuple[int, _Numbers, _Numbers, _Numbers, str, str, str, str, str, _Usage, int | None, int | None, int]
-_told = msgspec.json.Decoder(_Told)
+_entry = msgspec.json.Decoder(EntryRow)
 _names = msgspec.json.Decoder(tuple[str, ...])
 _document = msgspec.json.Decoder(dict[str, Any])
 
@@ -86,7 +82,6 @@ _SELECT_WINDOW = f"SELECT id, {_WINDOW} FROM windows"  # noqa: S608
 _SELECT_LEASE = f"SELECT window, holder, {_LEASE} FROM leases"  # noqa: S608
 _SELECT_HOLDER = f"SELECT id, {_HOLDER} FROM holders"  # noqa: S608
 _SELECT_OPEN = "SELECT holder, request, body FROM open_requests"
-_SELECT_ENTRY = f"SELECT {_ENTRY} FROM entries"  # noqa: S608
 _SELECT_RECEIPT = f"SELECT {_RECEIPT} FROM receipts"  # noqa: S608
 _SELECT_RECORD = f"SELECT kind, id, {_RECORD} FROM records"  # noqa: S608
 _SELECT_USAGE = f"SELECT account, day, model, {_USAGE} FROM usage"  # noqa: S608
@@ -151,8 +146,8 @@ class Books:
 
     def entries(self, request: str) -> list[EntryRow]:
         with self._store.read() as tx:
-            rows = tx.rows(f"{_SELECT_ENTRY} WHERE request = ?", request)
-        return sorted(map(_entry, rows), key=lambda row: (row.at_ms, row.holder, row.attempt))
+            rows = tx.rows("SELECT told FROM entries WHERE request = ?", request)
+        return sorted([_entry.decode(told) for (told,) in rows], key=lambda row: (row.at_ms, row.holder, row.attempt))
 
     def anybody_has_a_key(self) -> bool:
         """Whether a live account was ever given a token to call with."""
@@ -305,27 +300,11 @@ def _of_account(row: AccountRow) -> tuple[Any, ...]:
 
 
 def _of_entry(row: EntryRow) -> tuple[Any, ...]:
-    told = _json.encode(
-        (
-            row.account,
-            row.windows,
-            row.reserved,
-            row.charged,
-            row.basis,
-            row.entry,
-            row.model,
-            row.lane,
-            row.outcome,
-            row.usage,
-            row.picodollars,
-            row.microdollars,
-            row.at_ms,
-        )
-    )
+    told = _json.encode(row).decode()
     corrects = row.corrects
     if corrects is None:
-        return row.holder, row.attempt, row.request, told.decode(), None, None
-    return row.holder, row.attempt, row.request, told.decode(), *corrects
+        return row.holder, row.attempt, row.request, told, None, None
+    return row.holder, row.attempt, row.request, told, *corrects
 
 
 def _account(row: tuple[Any, ...]) -> AccountRow:
@@ -343,18 +322,16 @@ def _holder(row: tuple[Any, ...]) -> HolderRow:
     return HolderRow(*values)
 
 
-def _entry(row: tuple[Any, ...]) -> EntryRow:
-    values = _told.decode(row[3])
-    return EntryRow(*row[:3], *values, None if row[4] is None else (row[4], row[5]))
-
-
 def _entries(tx: Transaction) -> Iterator[EntryRow]:
     after = (-1, -1)
     while True:
         rows = tx.rows(
-            f"{_SELECT_ENTRY} WHERE (holder, attempt) > (?, ?) ORDER BY holder, attempt LIMIT ?", *after, _PAGE
+            "SELECT holder, attempt, told FROM entries WHERE (holder, attempt) > (?, ?) "
+            "ORDER BY holder, attempt LIMIT ?",
+            *after,
+            _PAGE,
         )
-        yield from map(_entry, rows)
+        yield from (_entry.decode(told) for _, _, told in rows)
         if len(rows) < _PAGE:
             return
         after = rows[-1][:2]

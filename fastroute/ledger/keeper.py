@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final
 
 import msgspec
 
 from fastroute.errors import StoreCorrupt, StoreError
 from fastroute.ledger import records
-from fastroute.ledger.book import Book, BrokenBooks, FinishedRequest, Refused
+from fastroute.ledger.book import Book, BrokenBooks, Recalls, Refused, Scarce
 from fastroute.ledger.journal import JournalDamaged, JournalError
+from fastroute.ledger.parties import Desk, Grave, Journals, Letter, Now, Post, Reading, Seal, Shelf
 from fastroute.ledger.protocol import (
     Answered,
     Ask,
     Hello,
     Known,
     LeaseAnswer,
-    Question,
     Recall,
     Refresh,
     Refreshed,
@@ -31,10 +31,10 @@ from fastroute.ledger.protocol import (
     Welcome,
     Who,
 )
-from fastroute.ledger.store import BookStore, Changes, HolderRow, ReceiptRow, RecordRow
+from fastroute.ledger.store import Changes, HolderRow, ReceiptRow
 
 REFRESH_MS: Final = 1000  # how often a worker reports at least
-LEASE_MS: Final = 120_000  # how long a worker may spend what it has without hearing from us; nothing is returned by it
+LEASE_MS: Final = 120_000  # how long a worker may spend what it has, unheard; it returns nothing
 TURN_RECORDS: Final = 4096  # of all journals in one turn: what takes longer would keep an asker waiting
 RECALL_MS: Final = 100  # how long an urgent question waits for what others do not use
 SWEEP_MS: Final = 200
@@ -47,81 +47,6 @@ BOOT_ID: Final = "boot_id"
 KEPT: Final = "damaged_journal:"  # and a holder's number: its files stay, for whoever wants to know
 
 log = logging.getLogger("fastroute.bookkeeper")
-
-
-class Grave(Protocol):
-    """Proof that a holder is dead, as long as it is kept."""
-
-    def remove(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class Reading(Protocol):
-    """A journal of one life, read from where it stands."""
-
-    segment: int
-    offset: int
-
-    def read(self, limit: int = ...) -> list[tuple[int, bytes]]: ...
-
-    def check_end(self) -> None: ...
-
-    def drop_before(self, segment: int) -> int: ...
-
-    def close(self) -> None: ...
-
-
-class Journals(Protocol):
-    """Where the journals are."""
-
-    def open(self, holder: int, segment: int, offset: int) -> Reading: ...
-
-    def grave(self, holder: int) -> Grave | None:
-        """The proof that a holder is dead; None while it lives."""
-
-    def holders(self) -> list[int]: ...
-
-
-class Desk(Protocol):
-    """Who answers `Ask`; one is made for each book."""
-
-    def __call__(self, book: Book, operation: str, arguments: dict[str, Any], now_ms: int) -> Any:
-        """The result, or `Refused`: then nothing has changed."""
-
-    def take(self) -> dict[tuple[str, str], RecordRow | None]:
-        """Documents that changed since this was last asked; they go into the book's commit."""
-
-    def tick(self, book: Book, now_ms: int) -> None:
-        """What time alone brings about."""
-
-
-class Shelf(BookStore, Protocol):
-    """A store that forgets documents whose time is over."""
-
-    def sweep(self, now_ms: int) -> int: ...
-
-
-# The receipt that follows the last one.
-Seal = Callable[[Book, FinishedRequest, ReceiptRow | None], ReceiptRow]
-
-
-class Letter(NamedTuple):
-    """A question, and the connection it came on."""
-
-    sender: int
-    question: Question
-
-
-# To whom, and what; None hangs up.
-Post = tuple[int, Reply | None]
-
-
-class Now(NamedTuple):
-    """The instant of a turn: the wall clock for windows and expiries, the monotonic one for waiting."""
-
-    wall_ms: int
-    mono_ms: int
 
 
 class _Waiting:
@@ -150,7 +75,7 @@ class Keeper:
         seal: Seal | None,
         boot_id: str,
     ) -> None:
-        self.more = False  # journals hold more than one turn takes
+        self.found = self.more = False  # journals held something in the last turn; and more than one turn takes
         self.changed = False  # accounts or budgets did, in the last turn
         self._store = store
         self._journals = journals
@@ -314,9 +239,12 @@ class Keeper:
             if one.awaited and now.mono_ms < one.until_ms:
                 still.append(one)
             else:
-                question = one.letter.question
-                assert isinstance(question, Refresh)
-                posts.append((one.letter.sender, self._refreshed(book, one.letter.sender, question, now)[0]))
+                sender, question = one.letter
+                if isinstance(question, Refresh):
+                    posts.append((sender, self._refreshed(book, sender, question, now)[0]))
+                else:
+                    assert isinstance(question, Ask)
+                    posts.append((sender, self._asked(book, question, now.wall_ms, again=True)))
         self._waiting = still
         return posts
 
@@ -327,22 +255,17 @@ class Keeper:
                 if question.heard >= one.awaited.get(question.holder, question.heard + 1):
                     del one.awaited[question.holder]
             reply, recalls = self._refreshed(book, sender, question, now)
-            awaited: dict[int, int] = {}
-            if any(report.urgent for report in question.leases):
-                for holder, windows in recalls.items():
-                    reached = self._senders.get(holder)
-                    if reached is not None and holder != question.holder:
-                        self._recalls += 1
-                        awaited[holder] = self._recalls
-                        posts.append((reached, Recall(windows, self._recalls)))
-            if awaited:
-                self._waiting.append(_Waiting(letter, awaited, now.mono_ms + RECALL_MS))
-            else:
+            urgent = any(report.urgent for report in question.leases)
+            if not (urgent and self._recalled(letter, recalls, question.holder, now, posts)):
                 posts.append((sender, reply))
         elif isinstance(question, Who):
             posts.append((sender, _known(book, question, now.wall_ms)))
         elif isinstance(question, Ask):
-            posts.append((sender, self._asked(book, question, now.wall_ms)))
+            try:
+                posts.append((sender, self._asked(book, question, now.wall_ms)))
+            except Scarce as scarce:
+                if not self._recalled(letter, scarce.recalls, 0, now, posts):
+                    posts.append((sender, self._asked(book, question, now.wall_ms, again=True)))
         else:
             posts.append((sender, self._welcome(book, sender, question, now)))
 
@@ -356,12 +279,25 @@ class Keeper:
             log.error("holder %d reports what contradicts the books and is refused: %s", question.holder, error)
             raise _Contradiction(sender) from error
 
-    def _asked(self, book: Book, question: Ask, now_ms: int) -> Answered:
+    def _recalled(self, letter: Letter, recalls: Recalls, asker: int, now: Now, posts: list[Post]) -> bool:
+        """Ask others to give back what they do not use, and let the letter wait for them; False when nobody can."""
+        awaited: dict[int, int] = {}
+        for holder, windows in recalls.items():
+            reached = self._senders.get(holder)
+            if reached is not None and holder != asker:
+                self._recalls += 1
+                awaited[holder] = self._recalls
+                posts.append((reached, Recall(windows, self._recalls)))
+        if awaited:
+            self._waiting.append(_Waiting(letter, awaited, now.mono_ms + RECALL_MS))
+        return bool(awaited)
+
+    def _asked(self, book: Book, question: Ask, now_ms: int, *, again: bool = False) -> Answered:
         try:
-            return Answered(question.number, self._desk(book, question.operation, question.arguments, now_ms))
-        except Refused as refusal:
-            told = (refusal.status, refusal.code, str(refusal), refusal.field)
-            return Answered(question.number, refusal=told)
+            said = self._desk(book, question.operation, question.arguments, now_ms, again=again)
+            return Answered(question.number, said)
+        except Refused as no:
+            return Answered(question.number, refusal=(no.status, no.code, str(no), no.field))
 
     def _welcome(self, book: Book, sender: int, question: Hello, now: Now) -> Welcome | None:
         if question.boot_id != self._boot_id:
@@ -391,6 +327,7 @@ class Keeper:
         left = TURN_RECORDS
         for holder in list(self._readers):
             left -= self._read(book, holder, now, None if everything else max(left, 1))
+        self.found = left < TURN_RECORDS
         return left <= 0
 
     def _read(self, book: Book, holder: int, now: Now, most: int | None) -> int:
@@ -573,7 +510,7 @@ class Keeper:
                 if isinstance(question, Who):
                     reply: Reply = _known(book, question, now.wall_ms)
                 else:
-                    reply = self._asked(book, question, now.wall_ms)
+                    reply = self._asked(book, question, now.wall_ms, again=True)
                 if book.take() == Changes() and not self._desk.take():
                     return reply
             except StoreError as error:

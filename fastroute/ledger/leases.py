@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from fastroute._core import Leases
 from fastroute.domain import Reservation
+from fastroute.ledger._leases import HolderCore
 from fastroute.ledger.protocol import Facts, LeaseAnswer, LeaseReport, PathWindow, Refreshed
 
 WINDOWS_MAX: Final = 1 << 16  # that one worker holds rights on at once; 56 bytes each
@@ -122,7 +123,7 @@ class Ticket(Struct, eq=False):
     waiter: Any = None
 
 
-class Holder:
+class Holder(HolderCore):
     """The leases of one life of one worker, for one thread.
 
     For every window: granted = released + spent + held + free.
@@ -132,23 +133,20 @@ class Holder:
         """`now_ms` is from before the bookkeeper was asked: a lease's time counts from there."""
         self.lease_ms = lease_ms
         self.deadline_ms = now_ms + lease_ms
-        self.breaches = 0
-        # While the journal lacks a settlement nothing is released: what it freed would still be charged after a death.
-        self.withheld = False
+        self.held = Hold
         self._core = Leases(windows_max)
         self._leases: dict[int, Lease] = {}
         self._gone: dict[int, None] = {}  # windows that are over and forgotten; they are not begun again from nothing
         self._round: deque[Lease] = deque()
-        self._active: list[Path] = []
+        self._active = []
         self._dirty: dict[int, Lease] = {}
-        self._hungry: dict[int, Lease] = {}
-        self._epoch = 0
+        self._hungry = {}
         self._seq = 0
         self._sent: dict[int, int] = {}  # when the reports left that nobody answered yet
         self._tickets = 0
         self._resting = False
 
-    # --- the hot path -------------------------------------------------------------------------------------------------
+    # --- the way through it ---------------------------------------------------------------------------------------------
 
     def path(self, facts: Facts, now_ms: int) -> Path:
         """The way through an account's windows; `now_ms` is from before its facts were asked for."""
@@ -172,68 +170,7 @@ class Holder:
             leases.append(lease)
         return Path(tuple([about.window for about in facts.path]), tuple(leases), _picker(facts.path), until_ms)
 
-    def reserve(self, path: Path, microdollars: int | None, tokens: int, now_ms: int) -> Hold | None:
-        """Hold what an attempt may cost on every window of the path, or nothing on any of them.
-
-        `microdollars` may be None where no window counts money. A path without windows never refuses before its end.
-        """
-        if path.epoch != self._epoch:
-            self._bind(path)
-        if now_ms >= path.until_ms or path.shut:
-            return None
-        slots = path.slots
-        if not slots:
-            return Hold(microdollars, path, slots, slots, tokens)
-        amounts = path.pick((microdollars, tokens, 1))
-        if now_ms >= self.deadline_ms or self._core.reserve(slots, amounts) >= 0:
-            return None
-        path.credit -= 1
-        if path.credit < 0:
-            self._look(path, amounts, now_ms)
-        return Hold(microdollars, path, slots, amounts, tokens)
-
-    def settle(self, hold: Hold, microdollars: int | None, tokens: int | None, requests: int = 1) -> Amounts | None:
-        """Close a reservation with what it came to, where None is all that was held; what each window is charged.
-
-        None when it was closed before. More than was held is charged in full, as a breach.
-        """
-        if not hold.open:
-            return None
-        hold.open = False
-        slots = hold.slots
-        if not slots:
-            return slots
-        path = hold.path
-        charged = path.pick(
-            (
-                hold.microdollars if microdollars is None else microdollars,
-                hold.tokens if tokens is None else tokens,
-                requests,
-            )
-        )
-        if self._core.settle(slots, hold.amounts, charged):
-            self.breaches += 1
-        if not path.active:
-            self._activate(path)
-        return charged
-
-    def void(self, hold: Hold) -> None:
-        """Close a reservation of which nothing was used; once closed it stays as it is."""
-        self.settle(hold, 0, 0, 0)
-
-    def spent(self, path: Path, slots: tuple[int, ...]) -> Amounts:
-        """What this life has spent on each window of a hold; ask in the same step in which it was settled."""
-        balance = self._core.balance
-        if len(slots) == 1:
-            return (balance(slots[0])[2] + path.leases[0].past[2],)
-        return tuple([balance(slot)[2] + lease.past[2] for slot, lease in zip(slots, path.leases, strict=True)])
-
     # --- what is told and asked ---------------------------------------------------------------------------------------
-
-    @property
-    def hungry(self) -> bool:
-        """A report should leave now: somebody waits, or soon would."""
-        return bool(self._hungry)
 
     def report(self, now_ms: int, *, due: bool = True) -> Report | None:
         """What to tell now: with `due` all that changed since it was last heard, else only new wants (None without any)."""

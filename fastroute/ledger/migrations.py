@@ -95,9 +95,8 @@ def _books(tx: Statements) -> None:
     """The books: who spends, what may be spent, who holds rights to it, and what was spent.
 
     Balances are checked by the book and by the audit, not here: a breach may take them where no CHECK would let them.
-    Lists are JSON, so that whoever looks with SQL alone can read them. An entry tells, in this order: account, windows,
-    reserved, charged, basis, entry, model, lane, outcome, usage (input, output, cache read, cache write, reasoning),
-    picodollars, microdollars, at_ms. Columns of their own cost the one who keeps the books twice as much for each attempt.
+    Lists are JSON, so that whoever looks with SQL alone can read them. What an entry tells stands in the order of the
+    fields of `EntryRow`: twenty columns cost whoever keeps the books two microseconds more for each attempt.
     """
     tx.run("""
         CREATE TABLE accounts (

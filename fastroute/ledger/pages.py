@@ -176,6 +176,14 @@ class Pages:
         """The limits of its own that an account has."""
         return [budget.row for budget in self._accounts[account_id].budgets if budget.row.amount != UNLIMITED]
 
+    def window(self, number: int) -> tuple[str, str, str] | None:
+        """Whose window a number means (a public id), its unit and its name; None of one that is long over."""
+        window = self._windows.get(number)
+        if window is None:
+            return None
+        budget = window.budget
+        return budget.account.row.public_id, budget.row.unit, window.name
+
     def lives(self, holder: int) -> bool:
         """Whether that life of a worker is not over."""
         return holder in self._holders and self._holders[holder].live
@@ -294,6 +302,11 @@ class Pages:
         self._end_holder(holder)
 
     def _use(self, account: int, at_ms: int, model: str) -> list[int]:
+        """The counts that a request of an account goes to: what an allocation uses is its owner's use."""
+        user = self._accounts.get(account)
+        while user is not None and user.allocated and user.parent is not None:
+            user = user.parent
+            account = user.row.id
         key = (account, at_ms // DAY_MS, model)
         counts = self._usage.get(key)
         if counts is None:

@@ -16,7 +16,7 @@ FINISH: Final = 3
 STOP: Final = 4
 
 
-class Send(Struct, frozen=True, array_like=True):
+class Send(Struct, frozen=True, array_like=True, gc=False):
     """An attempt's bytes are about to leave: written before the first of them does."""
 
     attempt: int  # 1, 2, 3 ... within one holder
@@ -31,7 +31,7 @@ class Send(Struct, frozen=True, array_like=True):
     microdollars: int | None  # the bound in money, whatever the windows count in
 
 
-class Settle(Struct, frozen=True, array_like=True):
+class Settle(Struct, frozen=True, array_like=True, gc=False):
     """An attempt is closed: what it is charged on every window of its `Send`, and what the lease has spent in all."""
 
     attempt: int
@@ -46,7 +46,7 @@ class Settle(Struct, frozen=True, array_like=True):
     ms: int
 
 
-class Finish(Struct, frozen=True, array_like=True):
+class Finish(Struct, frozen=True, array_like=True, gc=False):
     """A request is over and its caller answered: with its attempts, all that its receipt says."""
 
     request: str
@@ -64,7 +64,7 @@ class Finish(Struct, frozen=True, array_like=True):
     details: dict[str, Any] = {}  # what a policy, a shadow or a cache adds
 
 
-class Stop(Struct, frozen=True, array_like=True):
+class Stop(Struct, frozen=True, array_like=True, gc=False):
     """The worker ended in good order: nothing is open and everything free was given back."""
 
     at_ms: int

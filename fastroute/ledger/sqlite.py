@@ -25,7 +25,6 @@ from fastroute.ledger import migrations
 Value = None | int | float | str | bytes
 
 BUSY_MS = 5_000
-_PAGE_BYTES = 8192
 _SQLITE_LEAST = (3, 37)  # STRICT tables
 _APPLICATION_ID = 0x66724C31  # "frL1" in the file's header: this database is ours
 _SEED_TABLES = {"models", "agents"}  # what an inference router's database holds; migration 1 takes it over
@@ -283,8 +282,6 @@ class Store:
         """Set the connection up and bring the schema to the latest version; the writers' lock is held."""
         mode = self._pragma(connection, "journal_mode")
         if mode != "wal":
-            # Of a file that is new: receipts lie better in larger pages, and fewer are written.
-            self._run(connection, f"PRAGMA page_size = {_PAGE_BYTES}")
             mode = self._pragma(connection, "journal_mode = WAL")
         if mode != "wal":
             raise StoreError(

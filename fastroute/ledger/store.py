@@ -84,7 +84,7 @@ class HolderRow(Struct, frozen=True):
     live: bool = True
 
 
-class EntryRow(Struct, frozen=True):
+class EntryRow(Struct, frozen=True, array_like=True, gc=False):
     """One closed attempt, or a correction of one; written once, never edited."""
 
     holder: int
@@ -114,7 +114,7 @@ class OpenRow(Struct, frozen=True):
     body: bytes
 
 
-class ReceiptRow(Struct, frozen=True):
+class ReceiptRow(Struct, frozen=True, gc=False):
     """One sealed receipt; `seq` is its place in the chain, from 1 without a gap."""
 
     seq: int

@@ -306,7 +306,8 @@ class Tally(Pages):
         if message.seq > life.seq:
             life.seq = message.seq
             life.unmet = {report.window for report in message.leases if report.want > 0}
-            self._changed_holders.add(life)
+            if life.unmet:  # a number that nothing can be lent upon need not be kept: idle workers cost no commit
+                self._changed_holders.add(life)
         current = message.seq == life.seq
         recalls: dict[int, list[int]] = {}
         answers = []

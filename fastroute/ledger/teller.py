@@ -221,7 +221,8 @@ class Teller(Till):
         return True
 
     async def _who(self, digest: bytes | None = None, account: int | None = None) -> Known:
-        known: Known = await self._question(Who(self._number(), digest, account))
+        # A request waits for this as it does for rights, and no longer.
+        known: Known = await self._question(Who(self._number(), digest, account), patience_ms=self.fund_ms)
         return known
 
     async def _shared(self, key: bytes | int, asking: Coroutine[Any, Any, T] | None) -> T:
@@ -345,6 +346,8 @@ class Teller(Till):
             _, wire = await self._loop.create_unix_connection(lambda: Wire(self._received), path)
         try:
             hello = Hello(self._number(), self.number, self._boot_id, self.life)
+            # It may die, or hang up, with our greeting unread: then there is nothing to be patient for.
+            wire.over.add_done_callback(lambda _: self._unanswered(hello.number))
             welcome: Welcome = await self._question(hello, wire)
             generation = _mapped(self.state_dir / "run" / "generation")
         except BaseException:
@@ -370,10 +373,13 @@ class Teller(Till):
     def _disconnected(self) -> None:
         self._wire, self._away_ms = None, self.clock.monotonic_ms()
         self.holder.disconnected()
-        waiting, self._answers = self._answers, {}
-        for answer in waiting.values():
-            if not answer.done():
-                answer.set_exception(BooksUnreachable("the bookkeeper went away before it answered"))
+        for number in tuple(self._answers):
+            self._unanswered(number)
+
+    def _unanswered(self, number: int) -> None:
+        answer = self._answers.get(number)
+        if answer is not None and not answer.done():
+            answer.set_exception(BooksUnreachable("the bookkeeper went away before it answered"))
 
     def _leave(self) -> None:
         if self._wire is not None:
@@ -384,14 +390,16 @@ class Teller(Till):
         self._asked += 1
         return self._asked
 
-    async def _question(self, question: Hello | Who | Ask, wire: Wire | None = None) -> Any:
+    async def _question(
+        self, question: Hello | Who | Ask, wire: Wire | None = None, patience_ms: int = PATIENCE_MS
+    ) -> Any:
         wire = wire or self._wire
         if wire is None:
             raise BooksUnreachable("the bookkeeper is away")
         answer = self._answers[question.number] = self._loop.create_future()
         wire.send(question)
         try:
-            async with asyncio.timeout(PATIENCE_MS / 1000):
+            async with asyncio.timeout(patience_ms / 1000):
                 return await answer
         except TimeoutError:
             raise BooksUnreachable("the bookkeeper did not answer in time") from None

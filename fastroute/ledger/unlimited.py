@@ -16,6 +16,7 @@ class Unlimited:
     id = 0
     hard = False
     limited = False
+    models: frozenset[str] | None = None
     booked = False  # whether what it does is written down, and gets a receipt
 
     def reserve(self, microdollars: int | None, tokens: int = 0) -> Reservation | None:

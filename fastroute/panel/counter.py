@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from fastroute.ledger import tokens
-from fastroute.ledger.book import Balance, Book, Refused
+from fastroute.ledger.book import Balance, Book, Refused, Scarce
 from fastroute.ledger.library import Library
 from fastroute.ledger.store import AccountRow, RecordRow
 
@@ -25,6 +25,7 @@ class Counter:
 
     book: Book
     now_ms: int
+    again: bool  # whether workers have been asked to give back what they do not use
 
     def __init__(self, library: Library, pepper: bytes) -> None:
         self.library = library
@@ -33,9 +34,17 @@ class Counter:
         self._pending: dict[tuple[str, str], RecordRow | None] = {}
         self._names: dict[tuple[str, str], int] | None = None
 
-    def at(self, book: Book, now_ms: int) -> Counter:
-        self.book, self.now_ms = book, now_ms
+    def at(self, book: Book, now_ms: int, *, again: bool = False) -> Counter:
+        self.book, self.now_ms, self.again = book, now_ms, again
         return self
+
+    def need(self, account: AccountRow, amount: int) -> None:
+        """Before anything changes: `Scarce` when workers may give back what is missing of an amount of money."""
+        left = self.available(account)
+        if left is not None and left < amount and not self.again:
+            recalls = self.book.recall(account.id, self.now_ms)
+            if recalls:
+                raise Scarce(recalls)
 
     # --- documents --------------------------------------------------------------------------------------------------
 

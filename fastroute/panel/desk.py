@@ -55,8 +55,10 @@ class Desk:
     def __init__(self, library: Library, pepper: bytes) -> None:
         self._counter = Counter(library, pepper)
 
-    def __call__(self, book: Book, operation: str, arguments: dict[str, Any], now_ms: int) -> Any:
-        """The result of an operation, or `Refused`."""
+    def __call__(
+        self, book: Book, operation: str, arguments: dict[str, Any], now_ms: int, *, again: bool = False
+    ) -> Any:
+        """The result of an operation, `Refused`, or `Scarce` unless others were asked already."""
         known = OPERATIONS.get(operation)
         if known is None:
             raise Refused(404, "unknown_operation", f"nobody answers {operation!r} here")
@@ -65,7 +67,7 @@ class Desk:
             asked = msgspec.convert(arguments, kind)
         except msgspec.ValidationError as error:
             raise Refused(400, "invalid_request", *_wrong(str(error))) from None
-        return act(self._counter.at(book, now_ms), asked)
+        return act(self._counter.at(book, now_ms, again=again), asked)
 
     def take(self) -> dict[tuple[str, str], RecordRow | None]:
         """The documents that changed since this was last asked; they go into the same commit as the book's rows."""

@@ -21,6 +21,7 @@ DECISION_MS = 30 * 86_400_000
 
 class Remaining(Struct, forbid_unknown_fields=True):
     account: int
+    wanted: int = 0
 
 
 class Place(Struct, forbid_unknown_fields=True):
@@ -59,7 +60,9 @@ class Decision(Struct, forbid_unknown_fields=True):
 
 def remaining(counter: Counter, asked: Remaining) -> int | None:
     """What a grant for this key could have at most; None is no limit."""
-    return counter.available(counter.account(asked.account))
+    parent = counter.account(asked.account)
+    counter.need(parent, asked.wanted)
+    return counter.available(parent)
 
 
 def place(counter: Counter, asked: Place) -> dict[str, Any]:
@@ -82,6 +85,7 @@ def place(counter: Counter, asked: Place) -> dict[str, Any]:
     granted = None
     record = {**asked.decision, "grant_id": None}
     if asked.ceiling:
+        counter.need(parent, asked.ceiling)
         left = counter.available(parent)
         budget = asked.ceiling if left is None else min(asked.ceiling, left)
         if budget < max(asked.need, 1):

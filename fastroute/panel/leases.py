@@ -70,6 +70,7 @@ class Event(Struct, forbid_unknown_fields=True):
 def handshake(counter: Counter, asked: Handshake) -> dict[str, Any]:
     wanted = _wanted(asked.requested, HANDSHAKE_MAX)
     agent = _agent(counter, asked.account)
+    counter.need(agent, wanted)
     left = counter.available(agent)
     granted = wanted if left is None else min(wanted, left)
     if granted <= 0:
@@ -112,6 +113,7 @@ def refresh(counter: Counter, asked: Refresh) -> dict[str, Any]:
     agent = _agent(counter, asked.account)
     if old.state == "revoked":
         return {"status": "denied", "budget_remaining": counter.available(agent), "reason": "Lease has been revoked"}
+    counter.need(agent, wanted)
     if old.state == "live":
         if counter.available(agent) == 0 and _left(counter, old) <= 0:
             return {"status": "denied", "budget_remaining": 0, "reason": "Budget limit exceeded"}

@@ -15,9 +15,6 @@ DAYS = 31
 DAYS_MAX = 3660
 # The keys of an overview are so many, those that spent most first.
 KEYS_SHOWN = 200
-_DAY_MS = 86_400_000
-# What a lease spent may be reported so long after it is over, and is still told of under its account.
-_LATE_MS = 7 * _DAY_MS
 
 
 class Show(Struct, forbid_unknown_fields=True):
@@ -33,14 +30,13 @@ class Overview(Struct, forbid_unknown_fields=True):
 
 
 def show(counter: Counter, asked: Show) -> dict[str, Any]:
-    """What the account spent, with what was spent below it: by its grants, its leases and the keys under it."""
+    """What the account spent, and the keys under it; what its grants and leases spent is told as its own."""
     row = counter.account(asked.account) if asked.account is not None else _named(counter, asked.id or "")
     days = _days(asked.days)
-    since = counter.now_ms - days * _DAY_MS - _LATE_MS
     used = [
         each
         for one in counter.family(row)
-        if one.kind not in ALLOCATED or one.expires_ms is None or one.expires_ms >= since
+        if one.kind not in ALLOCATED
         for each in counter.library.usage(one.id, days=days, now_ms=counter.now_ms)
     ]
     own = counter.book.balances(row.id, counter.now_ms)

@@ -15,7 +15,7 @@ from fastroute.money import usd_from_picodollars
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.long cimport PyLong_AsLongLongAndOverflow
-from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeASCII
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove, memset, strlen
@@ -34,6 +34,7 @@ cdef enum:
 
 
 cdef struct Sheet:
+    char first[4096]  # nearly always enough, and free
     char *bytes
     Py_ssize_t size
     Py_ssize_t room
@@ -45,9 +46,11 @@ cdef inline char *more(Sheet *sheet, Py_ssize_t count) except NULL:
     cdef void *grown
     if wanted > sheet.room:
         wanted *= 2
-        grown = PyMem_Realloc(sheet.bytes, wanted)
+        grown = PyMem_Realloc(NULL if sheet.bytes == sheet.first else sheet.bytes, wanted)
         if grown == NULL:
             raise MemoryError
+        if sheet.bytes == sheet.first:
+            memcpy(grown, sheet.first, sheet.size)
         sheet.bytes = <char *>grown
         sheet.room = wanted
     return sheet.bytes + sheet.size
@@ -354,10 +357,8 @@ def written(told, str name, str kid, str model, details, bytes previous, seq, st
     cdef bytes link
     cdef Sum total
     sheet.size = 0
-    sheet.room = 4096
-    sheet.bytes = <char *>PyMem_Malloc(sheet.room)
-    if sheet.bytes == NULL:
-        raise MemoryError
+    sheet.room = sizeof(sheet.first)
+    sheet.bytes = sheet.first
     try:
         total = Sum(told.attempts)
         head(&sheet, told, total, name, kid, model, details, previous, seq)
@@ -375,7 +376,8 @@ def written(told, str name, str kid, str model, details, bytes previous, seq, st
         say(&sheet, b'",')
         return PyBytes_FromStringAndSize(sheet.bytes, size), link
     finally:
-        PyMem_Free(sheet.bytes)
+        if sheet.bytes != sheet.first:
+            PyMem_Free(sheet.bytes)
 
 
 def receipt_id(str request_id not None):

@@ -25,7 +25,7 @@ NAME_MAX: Final = 256
 DETAILS_MAX: Final = 256 * 1024
 
 
-class Charge(Struct, frozen=True):
+class Charge(Struct, frozen=True, gc=False):
     """What one attempt held of one budget in one window, and what it was charged there."""
 
     account: str  # whose budget it is: the caller's, or one above it
@@ -35,7 +35,7 @@ class Charge(Struct, frozen=True):
     charged: int
 
 
-class AttemptLine(Struct, frozen=True):
+class AttemptLine(Struct, frozen=True, gc=False):
     """One attempt as its receipt tells it."""
 
     attempt: int
@@ -54,7 +54,7 @@ class AttemptLine(Struct, frozen=True):
     price: Rates | None = None  # what it was priced at
 
 
-class Particulars(Struct, frozen=True):
+class Particulars(Struct, frozen=True, gc=False):
     """All that is told of one request that is over; the attempts stand in the order in which they were made."""
 
     request_id: str
@@ -75,7 +75,7 @@ class Particulars(Struct, frozen=True):
     price_table: str | None = None  # version
 
 
-class Sealed(Struct, frozen=True):
+class Sealed(Struct, frozen=True, gc=False):
     """One receipt, and its link: the bytes of its signature, which the next one names as `previous`.
 
     A signature depends on every byte of what it signs, `previous` included, so it serves as the hash of the chain too.

@@ -208,8 +208,8 @@ def spoiled(tmp_path: Path) -> Store:
             "usage of account",
         ),
         (
-            "UPDATE entries SET told = json_set(told, '$[3][0]', 1 + told ->> '$[3][0]', '$[4]', 'exact') "
-            "WHERE told ->> '$[3][0]' > 0",
+            "UPDATE entries SET told = json_set(told, '$[6][0]', 1 + told ->> '$[6][0]', '$[7]', 'exact') "
+            "WHERE told ->> '$[6][0]' > 0",
             "I7: attempt",
         ),
         ("UPDATE usage SET microdollars = microdollars + 1", "usage of account"),

@@ -81,6 +81,27 @@ def refused(code, call, *args, **kwargs):
     return caught.value
 
 
+# What may be looked at
+
+
+def test_a_window_is_told_by_its_number(house):
+    """Whose it is, what it counts and its name, as a receipt says them; of one that is not there nothing."""
+    [window] = house.windows()
+    assert house.book.window(window) == (house.key.public_id, "microdollar", "total")
+    assert house.book.window(window + 1) is None
+
+
+def test_a_report_that_wants_nothing_changes_no_row(house):
+    """Idle workers cost no commit; a number that something may be lent upon is kept, so that it is lent upon once."""
+    [window] = house.windows()
+    house.ask(window, 300)
+    house.book.take()
+    house.ask(window, 0)
+    assert not house.book.take().holders
+    house.ask(window, 10**9)
+    assert house.worker in house.book.take().holders
+
+
 # A request's money
 
 

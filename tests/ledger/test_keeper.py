@@ -101,7 +101,9 @@ class PaperGrave:
 class Clerk:
     """A desk that knows three things."""
 
-    def __call__(self, book: Book, operation: str, arguments: dict[str, Any], now_ms: int) -> Any:
+    def __call__(
+        self, book: Book, operation: str, arguments: dict[str, Any], now_ms: int, *, again: bool = False
+    ) -> Any:
         if operation == "open":
             row = book.open_account(
                 arguments["name"],

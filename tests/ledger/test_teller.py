@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -643,6 +644,30 @@ async def test_nonsense_on_the_line_ends_it_and_a_new_one_begins(books, open_tel
     await until(lambda: teller.connected)
     books.lines[-1].write(b"\xff\xff\xff\xff")
     await until(lambda: len(books.of(Hello)) == 3)
+
+
+@scene
+async def test_a_greeting_that_dies_with_its_bookkeeper_is_said_again_at_once(books, open_teller):
+    """One that is killed may take a connection along that it never read from; nobody waits for its answer."""
+    teller = await open_teller()
+    books.answering = False
+    books.lines[0].transport.abort()
+    await until(lambda: len(books.of(Hello)) == 2)
+    books.answering = True
+    began = time.monotonic()
+    books.lines[1].transport.abort()
+    await until(lambda: teller.connected)
+    assert time.monotonic() - began < 1
+
+
+@scene
+async def test_a_caller_waits_no_longer_to_be_known_than_for_rights(books, open_teller):
+    teller = await open_teller(fund_ms=50)
+    books.answering = False
+    began = time.monotonic()
+    with pytest.raises(BooksUnreachable):
+        await teller.find(TOKEN)
+    assert time.monotonic() - began < 1
 
 
 @scene

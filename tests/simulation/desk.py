@@ -16,7 +16,7 @@ class Desk:
     def tick(self, book, now_ms):
         book.expire(now_ms)
 
-    def __call__(self, book, operation, arguments, now_ms):
+    def __call__(self, book, operation, arguments, now_ms, *, again=False):
         return getattr(self, operation)(book, now_ms, **arguments)
 
     def limit(self, book, now_ms, account, unit, amount, window, zone):

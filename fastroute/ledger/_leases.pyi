@@ -1,0 +1,40 @@
+"""The face of a holder's hot half: what every attempt asks of it."""
+
+from fastroute._core import Leases
+from fastroute.ledger.leases import Amounts, Hold, Lease, Path
+
+class HolderCore:
+    """Reserves and settles; who asks and is told is `leases.Holder`'s affair."""
+
+    deadline_ms: int
+    breaches: int
+    withheld: bool
+    """While the journal lacks a settlement nothing is released: what it freed would still be charged after a death."""
+    held: type[Hold]
+    """What a reservation is made as; the core knows no structs."""
+    _core: Leases
+    _epoch: int
+    _active: list[Path]
+    _hungry: dict[int, Lease]
+
+    def reserve(self, path: Path, microdollars: int | None, tokens: int, now_ms: int) -> Hold | None:
+        """Hold what an attempt may cost on every window of the path, or nothing on any of them.
+
+        `microdollars` may be None where no window counts money. A path without windows never refuses before its end.
+        """
+
+    def settle(self, hold: Hold, microdollars: int | None, tokens: int | None, requests: int = 1) -> Amounts | None:
+        """Close a reservation with what it came to, where None is all that was held; what each window is charged.
+
+        None when it was closed before. More than was held is charged in full, as a breach.
+        """
+
+    def void(self, hold: Hold) -> None:
+        """Close a reservation of which nothing was used; once closed it stays as it is."""
+
+    def spent(self, path: Path, slots: tuple[int, ...]) -> Amounts:
+        """What this life has spent on each window of a hold; ask in the same step in which it was settled."""
+
+    @property
+    def hungry(self) -> bool:
+        """A report should leave now: somebody waits, or soon would."""

@@ -1,6 +1,6 @@
 """A closed-loop client: so many connections, each asking again as soon as its answer is whole.
 
-    python -m bench.load PORT CONNECTIONS SECONDS json|stream
+    python -m bench.load PORT CONNECTIONS SECONDS json|stream [KEY]
 
 Prints one line of JSON: answers, failures, events and seconds.
 """
@@ -17,16 +17,17 @@ import uvloop
 WORDS = "hello there " * 24
 
 
-def request(port: int, stream: bool, model: str = "gpt-4o-mini") -> bytes:
+def request(port: int, stream: bool, model: str = "gpt-4o-mini", key: str = "") -> bytes:
     """The bytes of one chat request of about half a kilobyte."""
     chat = {
         "model": model,
         "messages": [{"role": "system", "content": "You are a helpful assistant."}, {"role": "user", "content": WORDS}],
     }
     body = json.dumps({**chat, "stream": True} if stream else chat, separators=(",", ":")).encode()
+    bearer = b"authorization: Bearer %b\r\n" % key.encode() if key else b""
     return (
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:%d\r\ncontent-type: application/json\r\n"
-        b"content-length: %d\r\n\r\n%b" % (port, len(body), body)
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:%d\r\ncontent-type: application/json\r\n%b"
+        b"content-length: %d\r\n\r\n%b" % (port, bearer, len(body), body)
     )
 
 
@@ -87,8 +88,8 @@ class Caller(asyncio.Protocol):
         self.over.set()
 
 
-async def main(port: int, connections: int, seconds: float, stream: bool) -> None:
-    asked = request(port, stream)
+async def main(port: int, connections: int, seconds: float, stream: bool, key: str) -> None:
+    asked = request(port, stream, key=key)
     overs = [asyncio.Event() for _ in range(connections)]
     began = time.monotonic()
     Caller.until = began + seconds
@@ -102,4 +103,6 @@ async def main(port: int, connections: int, seconds: float, stream: bool) -> Non
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4] == "stream"))
+    uvloop.run(
+        main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4] == "stream", "".join(sys.argv[5:]))
+    )

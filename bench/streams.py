@@ -108,7 +108,7 @@ def main() -> None:
             LOG_PATH=f"{state}/router.log",
         )
         wait_for(f"http://127.0.0.1:{port}/readyz")
-        memory, spent = rss_mib(served.pid), cpu_us(served.pid)
+        memory, spent = rss_mib(served.pid), sum(cpu_us(served.pid).values())
         peak = memory
 
         async def run() -> float:
@@ -120,7 +120,7 @@ def main() -> None:
             return listening.result()
 
         seconds = uvloop.run(run())
-        spent = cpu_us(served.pid) - spent
+        spent = sum(cpu_us(served.pid).values()) - spent
         late = sorted(Listener.late_ms)
         print(
             f"{asked.streams} streams in {seconds:.1f} s: {Listener.whole} whole, {Listener.left} left by their callers, "

@@ -8,7 +8,7 @@ cdef class Call:
     cdef public bytes body, usage_options, content_type
     cdef public dict decoded
     cdef public object words, scan, form, output_cap, choices, passed, entry, account, exchange, first_chunk_at, watcher
-    cdef public object set_cap, permit, short, ended, details
+    cdef public object set_cap, permit, short, ended, details, rules
     cdef public list entries, attempts, upstream_ids
     cdef public bint stream, hide_usage, quality, wants_json, mistral, gone
     cdef public int status, answered

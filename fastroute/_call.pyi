@@ -11,6 +11,7 @@ from fastroute.forms import Form
 from fastroute.ledger.accounts import Account
 from fastroute.ledger.unlimited import Unlimited
 from fastroute.limits import Pass
+from fastroute.ruling import Ruling
 
 class Call:
     """One request's life: what was asked, what has happened so far, who still listens."""
@@ -59,6 +60,8 @@ class Call:
     """Why this gateway itself ends the answer: its key was revoked meanwhile."""
     details: dict[str, Any] | None
     """What else its receipt tells."""
+    rules: Ruling | None
+    """What the policy it was asked under says; None for every other name."""
     attempts: list[Attempt]
     upstream_ids: list[bytes]
     """What providers call the attempts that they answered."""

@@ -1,9 +1,11 @@
 """The compiled face of the gateway's core."""
 
 from fastroute._call cimport Call
+from fastroute._ids cimport Counted
 
 cdef class Core:
-    cdef readonly object scanner, ids, metrics, chosen
+    cdef readonly object scanner, metrics, chosen
+    cdef readonly Counted ids
     cdef public object log
     cdef dict caps
     cdef tuple any_cap

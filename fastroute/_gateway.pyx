@@ -11,8 +11,10 @@ from fastroute.asked import SURFACES as OTHERS, asked
 from fastroute.routing.prices import misses_cache_rate
 
 from fastroute._call cimport Call
+from fastroute._ids cimport Counted
 
 cdef object UNKNOWN = _core.UNKNOWN
+cdef object TOKENS_MAX = 1_000_000_000
 cdef object CONTEXT_UNKNOWN = 1_000_000
 cdef enum:
     NAME_MAX = 256
@@ -20,7 +22,7 @@ cdef enum:
 
 
 cdef class Core:
-    def __init__(self, scanner, dict caps not None, tuple any_cap not None, ids, metrics, log):
+    def __init__(self, scanner, dict caps not None, tuple any_cap not None, Counted ids not None, metrics, log):
         self.scanner = scanner
         self.caps = caps
         self.any_cap = any_cap
@@ -48,10 +50,10 @@ cdef class Core:
         except ScanError as error:
             raise self.unreadable(error) from None
         call.scan = scan
-        if cap is not None and cap < 0:
+        if cap is not None and cap <= 0:
             raise self.negative_cap()
-        call.output_cap = cap
-        call.choices = choices if choices is not None and choices > 1 else 1
+        call.output_cap = cap if cap is None or cap <= TOKENS_MAX else TOKENS_MAX
+        call.choices = 1 if choices is None or choices <= 1 else choices if choices <= TOKENS_MAX else TOKENS_MAX
         messages = scan.messages
         if wanted is not None:
             call.choices = wanted.answers
@@ -77,6 +79,8 @@ cdef class Core:
             if len(self.pinned) >= PINNED_MAX:
                 self.pinned.clear()
             self.pinned[call.model] = entry
+        elif call.account.models is not None:
+            self.check_allowed(call, entry)
         call.decision_id = self.ids.decision()
         call.entries = [entry]
         call.reason = "manual_override"

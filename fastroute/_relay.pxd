@@ -3,13 +3,23 @@
 from fastroute._call cimport Call
 from fastroute._sweep cimport Sweep
 
+cdef class Standing:
+    cdef object entry, upstream, price, max_output, samples
+    cdef str id, lane, model
+    cdef bint chats  # its upstream takes and gives chat as OpenAI words it
+
 cdef class Core:
-    cdef public object upstream_of, health, latency, note, metrics, clock, retries
+    cdef dict standings
+    cdef public object kind, upstream_of, health, latency, note, metrics, clock, retries
     cdef public object deadlines, whole, patient
     cdef public Sweep unwatched
     cdef public int max_attempts
 
+    cdef Standing standing(self, entry)
+
 cdef class Try:
+    cdef Standing standing
+    cdef bytes body
     cdef readonly Core relay
     cdef readonly Call call
     cdef readonly object entry, upstream
@@ -19,6 +29,7 @@ cdef class Try:
     cdef public bint settled
 
     cpdef object begin(self)
+    cdef object sound(self, exchange)
     cpdef int named(self, exchange) except -1
     cpdef object told(self, usage)
     cpdef int succeed(self, usage, Py_ssize_t content_bytes, str outcome=*) except -1

@@ -18,6 +18,8 @@ from fastroute.upstreams.upstream import Exchange, Upstream
 class Core:
     """What every attempt of one worker stands on; `note` is told of each once it is settled."""
 
+    kind: type[Try]
+    """What every attempt is made as."""
     upstream_of: Callable[[Entry], Upstream]
     health: Health
     latency: Latency
@@ -31,12 +33,13 @@ class Core:
     unwatched: Sweep[Call]
     max_attempts: int
 
+    def cover(self, call: Call) -> None: ...
     async def fund(self, call: Call, entry: Entry, microdollars: int | None, tokens: int) -> Reservation | None: ...
-    def loop(self, kind: type[Try], call: Call, writer: Any) -> Coroutine[Any, Any, Any]:
-        """One entry after another until one answers, each by an attempt of this kind.
+    def answer(self, call: Call) -> Coroutine[Any, Any, bytes]:
+        """A whole answer's bytes; `Failed` when no attempt gave one, `CallerGone` when nobody waits for it."""
 
-        A whole answer's bytes where there is no writer. `Failed`, `CallerGone`; every attempt is settled by then.
-        """
+    def stream(self, call: Call, writer: Any) -> Coroutine[Any, Any, None]:
+        """A streamed answer, sent as it comes; `Failed` only while nothing of an answer has been sent."""
 
 class Try:
     """One attempt: from its reservation to its settlement. The methods it lacks here are those of its kind."""
@@ -62,7 +65,9 @@ class Try:
 
     @property
     def started(self) -> float: ...
-    async def whole(self) -> bytes: ...
+    async def heard(self, exchange: Exchange) -> bytes:
+        """A whole answer's bytes, once its head is here."""
+
     def begin(self) -> Exchange:
         """Send the request; what cannot be sent settles the attempt and is `Poor`."""
 

@@ -10,7 +10,8 @@ from typing import Any, Final
 import orjson
 from msgspec import Struct
 
-from fastroute._scan import Scan
+from fastroute._scan import Scan, ScanError
+from fastroute.domain import TOKENS_MAX
 
 # What a scanner has to look for beside the names it knows.
 NAMES: Final = (b"best_of", b"generationConfig", b"generation_config")
@@ -72,4 +73,13 @@ def _object(raw: bytes | None) -> dict[str, Any]:
 
 
 def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+    """A count as Google's JSON may say it: 8, 8.0 or "8". `ScanError` for what may mean anything."""
+    if value is None:
+        return None
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value) if len(value) < 19 else -1
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= TOKENS_MAX:
+        raise ScanError("number", 0, "a count of answers or tokens is a whole number above 0")
+    return value

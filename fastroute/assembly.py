@@ -7,14 +7,17 @@ from msgspec.structs import replace
 from fastroute.config import KNOWN_PROVIDERS, Config, Provider
 from fastroute.domain import Entry
 from fastroute.errors import CatalogError
+from fastroute.estimating import Estimating
 from fastroute.gateway import Gateway
 from fastroute.ledger.registry import registry_rows
 from fastroute.ledger.teller import Teller
 from fastroute.limits import Limiter
 from fastroute.logs import Logs
 from fastroute.metrics import Metrics
+from fastroute.policies import load_policies
 from fastroute.routing.build import directory_of
 from fastroute.routing.directory import Directory
+from fastroute.ruling import add_policies, latency_window
 from fastroute.upstreams.anthropic import Anthropic
 from fastroute.upstreams.demo import DEMO_MODELS, DemoUpstream, demo_routes
 from fastroute.upstreams.dialect import Dialect
@@ -38,8 +41,9 @@ def assemble(
     metrics = Metrics.open(config.state_dir / "run" / "metrics", number)
     if log is not None:
         log.on_drop = metrics.events_dropped.inc
-    gateway = Gateway(config, directory, Upstreams(config, pool).of, metrics, log)
+    gateway = _kind(config)(config, directory, Upstreams(config, pool).of, metrics, log)
     gateway.pool, gateway.teller, gateway.limiter = pool, teller, limiter
+    gateway.latency.keep(latency_window(directory))
     return gateway
 
 
@@ -51,17 +55,29 @@ def renewed(before: Gateway, config: Config, directory: Directory) -> Gateway:
     config = with_demo(config)
     pool = before.pool
     assert pool is not None
-    gateway = Gateway(config, directory, Upstreams(config, pool).of, before.metrics, before.log)
+    gateway = _kind(config)(config, directory, Upstreams(config, pool).of, before.metrics, before.log)
     gateway.pool, gateway.teller, gateway.limiter = pool, before.teller, before.limiter
     before.health.threshold, before.health.probe_after_ms = config.health.threshold, config.health.probe_after_ms
     gateway.health = gateway.relay.health = before.health
     gateway.latency = gateway.relay.latency = before.latency
+    gateway.latency.keep(latency_window(directory))
     gateway.relay.retries = before.relay.retries
     return gateway
 
 
+def _kind(config: Config) -> type[Gateway]:
+    return Estimating if config.ledger.reserve == "estimate" else Gateway
+
+
 def directory_for(config: Config) -> Directory:
-    """Every name this configuration and its registry answer to."""
+    """Every name this configuration, its registry and its policies answer to."""
+    directory = directory_without_policies(config)
+    add_policies(directory, load_policies(config.policies_dir))
+    return directory
+
+
+def directory_without_policies(config: Config) -> Directory:
+    """The names that come before those of policies."""
     return directory_of(
         config,
         registry_rows(config.database_path),

@@ -15,7 +15,13 @@ from fastroute.upstreams.dialect import Dialect, DialectError, parse
 from fastroute.upstreams.upstream import Upstream
 
 # What the longest answer is called where bodies pass as they are; one of Anthropic's always has it.
-_CAPS = {"chat": b"max_tokens", "completions": b"max_tokens", "responses": b"max_output_tokens"}
+_NEWER_NAMED = ("gpt-", "chatgpt-", "o1", "o3", "o4")
+_CAPS = {
+    "chat": b"max_tokens",
+    "completions": b"max_tokens",
+    "responses": b"max_output_tokens",
+    "messages": b"max_tokens",
+}
 
 
 def is_native(call: Call, upstream: Upstream) -> bool:
@@ -96,8 +102,10 @@ def _spliced(call: Call, entry: Entry) -> bytes:
     if call.stream and call.hide_usage and call.usage_options is not None:
         changes.append((b"stream_options", call.usage_options))
     if call.set_cap is not None and call.output_cap is None and call.surface.operation in _CAPS:
-        # OpenAI's own models of today know only the newer name, everybody else's only the older one.
-        newer = call.surface.operation == "chat" and entry.ref.provider == "openai"
+        # OpenAI's own models of today know only the newer name, wherever they run; everybody else's only the older one.
+        newer = call.surface.operation == "chat" and (
+            entry.ref.provider == "openai" or entry.ref.model.startswith(_NEWER_NAMED)
+        )
         word = b"max_completion_tokens" if newer else _CAPS[call.surface.operation]
         changes.append((word, b"%d" % call.set_cap))
     return scan.rewrite(changes) if changes else call.body

@@ -69,8 +69,16 @@ class Poor(FastrouteError):
     `spare` gives what little there was: an empty answer is still better than none.
     """
 
-    def __init__(self, failed: Failed, *, again: bool, spare: Callable[[], Awaitable[Any]] | None = None) -> None:
+    def __init__(
+        self,
+        failed: Failed,
+        *,
+        again: bool,
+        spare: Callable[[], Awaitable[Any]] | None = None,
+        fault: str | None = None,
+    ) -> None:
         self.failed = failed
         self.again = again
         self.spare = spare
+        self.fault = fault  # what broke on the connection, in its own word
         super().__init__(failed.message)

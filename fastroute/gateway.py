@@ -5,6 +5,7 @@ The web room hands in a call with its body read; the gateway decides, the relay 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -27,7 +28,7 @@ from fastroute.logs import Logs
 from fastroute.metrics import Metrics
 from fastroute.relay import Failed, Relay
 from fastroute.routing import chat
-from fastroute.routing.directory import AUTO, Directory
+from fastroute.routing.directory import AUTO, Directory, Target
 from fastroute.routing.placement import decide, reasons_of
 from fastroute.routing.rankers import Ordered, Pinned, Tiers, Weighted
 from fastroute.routing.tiers import too_long
@@ -103,7 +104,7 @@ class Gateway(Core):
         return Failed(400, "invalid_request_error", "invalid_json", f"the body cannot be read: {error.message}")
 
     def negative_cap(self) -> Failed:
-        return Failed(400, "invalid_request_error", None, "a token cap is not negative", param="max_tokens")
+        return Failed(400, "invalid_request_error", None, "a token cap is at least 1", param="max_tokens")
 
     def bad_name(self) -> Failed:
         return bad_name()
@@ -112,10 +113,7 @@ class Gateway(Core):
         """The entry that alone a name stands for; else None, and the call has its entries and their reason."""
         if not call.model:
             raise Failed(400, "invalid_request_error", "model_required", "you must provide a model", param="model")
-        try:
-            target = self.directory.resolve(call.model)
-        except UnknownModel as error:
-            raise Failed(404, "invalid_request_error", "model_not_found", str(error), param="model") from None
+        target = self.target(call)
         route = target.route
         if isinstance(route.ranker, Pinned):
             entry = target.catalog[route.ranker.entry_id]
@@ -130,29 +128,65 @@ class Gateway(Core):
         wants_latency = isinstance(route.ranker, Weighted) or (
             isinstance(route.ranker, Ordered) and route.ranker.target_p95_ms is not None
         )
-        snapshot = Snapshot(lanes=self.health.troubled, latency=self.latency.facts() if wants_latency else {})
-        descriptor = chat.infer(request, facts)
+        rules = target.rules
+        facts_of = self.latency.facts if rules is None else rules.latencies(self.latency)
+        snapshot = Snapshot(lanes=self.health.troubled, latency=facts_of() if wants_latency else {})
+        descriptor = chat.infer(request, facts, None if rules is None else rules.policy.max_tokens_of_call)
         decision = decide(descriptor, target.catalog, snapshot, route, facts)
         if not decision.order and snapshot.lanes:
             # Everybody who fits is unwell: the last resort is to ask one all the same, never to eject them all.
             decision = decide(descriptor, target.catalog, Snapshot(latency=snapshot.latency), route, facts)
         self.metrics.verdicts(decision.codes)
-        if not decision.order:
+        allowed = call.account.models
+        call.entries = [
+            entry
+            for entry in (target.catalog.entries[row] for row in decision.order)
+            if allowed is None or call.model in allowed or admits(allowed, entry)
+        ]
+        if not call.entries:
             raise Failed(
                 400, "invalid_request_error", "no_candidate", f"nothing behind {call.model!r} can take this request"
             )
-        call.entries = [target.catalog.entries[row] for row in decision.order]
         usable = [entry for entry in call.entries if self.configured(entry)]
         if not usable:
             self._check_configured(call.entries[0])
         call.entries = usable
         call.quality = call.surface.talks
         call.wants_json = facts.wants_json
+        if rules is not None:
+            rules.rule(call)
         call.reason = reasons_of(decision, call.entries[0], route)[-1]
         if isinstance(route.ranker, Tiers):
             call.words = {route.ranker.small: "small", route.ranker.medium: "medium"}
             self.metrics.tier(call.words.get(call.entries[0].id, "other"))
         return None
+
+    def target(self, call: Call) -> Target:
+        """Where the asked name leads; `Failed` 404 for one nobody has, and in the same words for one it may not ask for."""
+        allowed = call.account.models
+        try:
+            target = self.directory.resolve(call.model)
+        except UnknownModel as error:
+            raise (_unknown(str(error)) if allowed is None else self._not_here(call, allowed)) from None
+        if (
+            allowed is not None
+            and call.model not in allowed
+            and not any(admits(allowed, entry) for entry in _candidates(target))
+        ):
+            raise self._not_here(call, allowed)
+        return target
+
+    def check_allowed(self, call: Call, entry: Entry) -> None:
+        """The same for a name that is known to mean one entry."""
+        allowed = call.account.models
+        if allowed is not None and call.model not in allowed and not admits(allowed, entry):
+            raise self._not_here(call, allowed)
+
+    def _not_here(self, call: Call, allowed: frozenset[str]) -> Failed:
+        # The nearest name is one of its own: another would tell what else there is.
+        names = [entry.id for entry in self.listed(allowed)]
+        near = difflib.get_close_matches(call.model, names, n=1)
+        return _unknown(str(UnknownModel(call.model, near[0] if near else None)))
 
     def _facts(self, call: Call) -> tuple[chat.ChatRequest, chat.Facts]:
         if not call.surface.talks:
@@ -199,9 +233,17 @@ class Gateway(Core):
         words = {ranker.small: "small", ranker.medium: "medium"} if isinstance(ranker, Tiers) else {}
         return words.get(entry_id, entry_id)
 
-    def listed(self) -> Iterable[Entry]:
-        """What `/v1/models` shows: every name that can be asked for, entries before routes and aliases."""
-        return self.directory.listed()
+    def listed(self, allowed: frozenset[str] | None = None) -> Iterable[Entry]:
+        """What `/v1/models` shows to who may ask for these: every name there is, entries before routes and aliases."""
+        listed = self.directory.listed()
+        if allowed is None:
+            return listed
+        return [
+            entry
+            for entry in listed
+            if entry.id in allowed
+            or any(admits(allowed, each) for each in _candidates(self.directory.resolve(entry.id)))
+        ]
 
     def learn(self, call: Call, model: str, learned: set[str]) -> None:
         """A model that a provider answered for may be a label by its name: no caller can invent one of those."""
@@ -218,6 +260,21 @@ class Gateway(Core):
             if attempt is not final:
                 usage = attempt.settlement.usage
                 self.metrics.billed(attempt.model, usage.input_total, usage.output)
+
+
+def admits(allowed: frozenset[str], entry: Entry) -> bool:
+    """Whether a list of names lets one use this entry, whatever it asked for."""
+    return entry.id in allowed or entry.ref.model in allowed or str(entry.ref) in allowed
+
+
+def _candidates(target: Target) -> Iterable[Entry]:
+    """The entries that a name may lead to."""
+    ranker = target.route.ranker
+    return (target.catalog[ranker.entry_id],) if isinstance(ranker, Pinned) else target.catalog.entries
+
+
+def _unknown(message: str) -> Failed:
+    return Failed(404, "invalid_request_error", "model_not_found", message, param="model")
 
 
 def bad_name() -> Failed:

@@ -85,25 +85,25 @@ class RetryBudget:
     """A bucket that first attempts fill by a fifth, time by ten a minute, and every further attempt empties by one."""
 
     def __init__(self) -> None:
-        self._tokens = RETRY_START
+        self.tokens = RETRY_START
         self._filled_at: float | None = None
 
     @property
     def spent(self) -> bool:
-        return self._tokens < 1
+        return self.tokens < 1
 
     def first(self) -> None:
-        self._tokens = min(self._tokens + RETRY_SHARE, RETRY_START)
+        self.tokens = min(self.tokens + RETRY_SHARE, RETRY_START)
 
     def recover(self, now: float) -> None:
         """What has passed since the last look; only who is about to retry looks, so that nobody else pays for it."""
         if self._filled_at is not None and now > self._filled_at:
             grown = (now - self._filled_at) * RETRIES_A_MINUTE / 60
-            self._tokens = min(self._tokens + grown, RETRY_START)
+            self.tokens = min(self.tokens + grown, RETRY_START)
         self._filled_at = now
 
     def take(self) -> None:
-        self._tokens -= 1
+        self.tokens -= 1
 
 
 def true_status(status: int, kind: str) -> int:

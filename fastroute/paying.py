@@ -6,33 +6,86 @@ budget still affords, rather than a refusal.
 
 from __future__ import annotations
 
-from typing import Final
+import re
+from typing import Any, Final
 
 from fastroute import settle
+from fastroute.bodies import decoded
 from fastroute.call import Call, Failed
-from fastroute.domain import Entry, Reservation
+from fastroute.callers import ShapeError
+from fastroute.domain import TOKENS_MAX, Entry, Reservation
 from fastroute.ledger.accounts import Account, Shortage
 from fastroute.ledger.unlimited import Unlimited
 from fastroute.money import usd_from_microdollars
+from fastroute.plausibility import WINDOW_UNKNOWN, hosted, reads
 
 # An answer cut shorter than this helps nobody.
 CAP_MIN: Final = 256
 
+# Budgets that one request may draw on.
+PATH_MAX: Final = 4
+# A body with none of these in it costs what its bounds say, and is not looked into.
+_TELLING: Final = re.compile(
+    rb'"(?:tools|service_tier|background|web_search_options|cache_control|previous_response_id|conversation'
+    rb"|prompt_cache_id|cachedContent|cached_content|container|mcp_servers|plugins|search_parameters|prompt"
+    rb'|item_reference|fileData|file_data|document_url|id)"'
+).search
+
 _KINDS: Final = {"budget_exhausted": "budget", "quota_exhausted": "daily_tokens", "unpriced": "unpriced"}
+
+
+def cover(call: Call) -> None:
+    """Before anything is reserved of a budget: what the request says that its bounds do not know of.
+
+    `Failed` for what costs more than prices can say; a context that the provider keeps may fill the whole window.
+    """
+    body = call.body
+    if call.surface.opaque or _TELLING(body) is None:
+        return
+    try:
+        asked = decoded(call)
+    except ShapeError:
+        return  # a number that nothing holds; whoever translates it says so
+    if call.account.hard:
+        _refuse_unpriced(asked, body)
+    rounds = reads(call)
+    if rounds:
+        window = max(entry.context_window or WINDOW_UNKNOWN for entry in call.entries)
+        call.input_bound = min(max(call.input_bound, window * rounds), TOKENS_MAX)
+
+
+def _refuse_unpriced(asked: dict[str, Any], body: bytes) -> None:
+    tier = asked.get("service_tier")
+    if tier not in (None, "auto", "default", "standard", "standard_only", "flex", "batch"):
+        raise _unpriced("service_tier", f"the tier {tier!r} has prices of its own")
+    if asked.get("background"):
+        raise _unpriced("background", "an answer that is made later is billed when nobody looks")
+    if any(hosted(tool) for tool in asked.get("tools") or ()) or asked.get("web_search_options"):
+        raise _unpriced("tools", "tools that the provider runs cost fees beside tokens")
+    if b'"1h"' in body and b'"cache_control"' in body:
+        raise _unpriced("cache_control", "a cache of one hour has a price of its own; five minutes are priced")
+
+
+def _unpriced(param: str, why: str) -> Failed:
+    message = f"a budget cannot cover this: {why}; leave it out, or ask with a key that has no budget of money"
+    return Failed(402, "insufficient_quota", "unpriced_option", message, param=param)
 
 
 async def fund(call: Call, entry: Entry, microdollars: int | None, tokens: int) -> Reservation | Shortage:
     """A reservation that asking can still get, perhaps for a shorter answer; else what is short."""
     account = call.account
     got = await account.fund(microdollars, tokens)
-    if not isinstance(got, Shortage) or call.output_cap is not None or got.remaining is None:
-        return got
-    cap = affordable(call, entry, got)
-    if cap < CAP_MIN:
-        return got
-    call.set_cap = cap
-    microdollars = settle.bound(entry.price, call.input_bound, cap, entry.max_output, call.choices)
-    return await account.fund(microdollars, call.input_bound + cap * call.choices)
+    # Only who talks can be told to be brief; what passes unread would be made in full whatever was reserved.
+    for _ in range(PATH_MAX if call.surface.talks else 0):
+        if not isinstance(got, Shortage) or call.output_cap is not None or got.remaining is None:
+            break
+        cap = affordable(call, entry, got)
+        if cap < CAP_MIN or (call.set_cap is not None and cap > call.set_cap):
+            break
+        call.set_cap = cap
+        microdollars = settle.bound(entry.price, call.input_bound, cap, entry.max_output, call.choices)
+        got = await account.fund(microdollars, call.input_bound + cap * call.choices)
+    return got
 
 
 def affordable(call: Call, entry: Entry, shortage: Shortage) -> int:

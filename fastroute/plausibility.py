@@ -28,27 +28,28 @@ _ELSEWHERE: Final = (
     "previous_response_id", "conversation", "prompt_cache_id", "cachedContent", "cached_content", "container",
     "mcp_servers", "web_search_options", "plugins", "search_parameters",
 )  # fmt: skip
+# Parts of a message that stand for something longer than themselves.
+_REFERENCES: Final = (b'"item_reference"', b'"fileData"', b'"file_data"', b'"document_url"')
 _OURS: Final = (None, "function", "custom")
 
 
 def judged(call: Call, entry: Entry, reservation: Reservation, usage: Usage, metrics: Metrics) -> Settlement | None:
     """An exact settlement, counted as a breach where it is above the reservation; None for what cannot be."""
     most_in, most_out = _most_input(call, entry), _most_output(call, entry)
-    spoken = usage.output - usage.reasoning
-    capped = call.output_cap is None or spoken <= call.output_cap * call.choices
-    if usage.input_total > most_in or usage.output > most_out or not capped:
+    if usage.input_total > most_in or usage.output > most_out:
         metrics.usage_implausible.inc()
         log.warning(
-            "request %s: %s says it used %d tokens in and %d out, of at most %d and %d; settled as bounded: %r",
+            "request %s: %s says it used %d tokens in and %d out, of at most %d and %d; settled without it: %r",
             call.id,
             entry.id,
             usage.input_total,
             usage.output,
             most_in,
-            most_out if call.output_cap is None else min(most_out, call.output_cap * call.choices),
+            most_out,
             usage,
         )
-        return None
+        # Nobody knows what will be billed: a budget is charged what was held for it.
+        return settle.presumed(reservation) if call.account.limited else None
     settlement = settle.exact(entry.price, usage)
     held, cost = reservation.microdollars, settlement.microdollars
     if held is not None and cost is not None and cost > held:
@@ -64,27 +65,33 @@ def _most_output(call: Call, entry: Entry) -> int:
 
 
 def _most_input(call: Call, entry: Entry) -> int:
-    media = call.scan is None or call.scan.media
-    reads = 1 if call.surface.opaque else max(_reads(call), 1 if media else 0)
-    if not reads:
-        return call.input_bound
-    window = (entry.context_window or WINDOW_UNKNOWN) * reads
-    return min(window if media else max(window, call.input_bound), TOKENS_MAX)
+    """The model's window, however short the request looks: a provider may read what it keeps, or call its own tools."""
+    window = max(entry.context_window or WINDOW_UNKNOWN, call.input_bound)
+    return min(window * max(reads(call), 1), TOKENS_MAX)
 
 
-def _reads(call: Call) -> int:
+def reads(call: Call) -> int:
     """How many windows the provider may have read: none beside the request, one, or one for each round of its tools."""
     try:
         body = decoded(call)
     except ShapeError:
         return 1
-    if any(_hosted(tool) for tool in body.get("tools") or ()):
+    if any(hosted(tool) for tool in body.get("tools") or ()):
         return ROUNDS
     # A stored prompt is an object; a prompt that is a text is the request itself.
-    return 1 if isinstance(body.get("prompt"), dict) or any(body.get(word) for word in _ELSEWHERE) else 0
+    kept = isinstance(body.get("prompt"), dict) or any(body.get(word) for word in _ELSEWHERE)
+    return 1 if kept or any(word in call.body for word in _REFERENCES) or _refers(body.get("input")) else 0
 
 
-def _hosted(tool: Any) -> bool:
+def _refers(items: Any) -> bool:
+    """Whether a conversation names an earlier message by its id alone."""
+    return isinstance(items, list) and any(
+        isinstance(item, dict) and "id" in item and not {"content", "output", "arguments", "summary"} & item.keys()
+        for item in items
+    )
+
+
+def hosted(tool: Any) -> bool:
     """A tool the provider runs itself: typed in OpenAI's and Anthropic's words, named by its key in Google's."""
     if not isinstance(tool, dict):
         return False

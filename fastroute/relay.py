@@ -7,7 +7,7 @@ placement may be tried; after it a broken stream is told as broken. Two provider
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -81,6 +81,7 @@ class Relay(Core):
         )
         self.whole = replace(self.deadlines, first_chunk_ms=settings.whole_ms)
         self.patient = replace(self.deadlines, first_chunk_ms=settings.total_ms)
+        self.kind = _Attempt
         self.max_attempts = settings.max_attempts
         self.upstream_of = upstream_of
         self.health = health
@@ -92,9 +93,9 @@ class Relay(Core):
         # Most answers are over before anybody need look whether their callers left.
         self.unwatched: Sweep[Call] = Sweep(WATCH_AFTER_S, Call.watch)
 
-    def answer(self, call: Call) -> Coroutine[Any, Any, bytes]:
-        """A whole answer's bytes; `Failed` when no attempt gave one, `CallerGone` when nobody waits for it."""
-        return self.loop(_Attempt, call, None)
+    def cover(self, call: Call) -> None:
+        """What a budget has to know of a request before anything of it is reserved; `Failed` for what it cannot pay."""
+        paying.cover(call)
 
     async def fund(self, call: Call, entry: Entry, microdollars: int | None, tokens: int) -> Reservation | None:
         """What the account's leases could not give; None when nobody can, and the call says why."""
@@ -105,13 +106,11 @@ class Relay(Core):
         call.short = paying.refused(call.account, got)
         return None
 
-    def stream(self, call: Call, writer: Writer) -> Coroutine[Any, Any, None]:
-        """A streamed answer, sent as it comes; `Failed` only while nothing of an answer has been sent."""
-        return self.loop(_Attempt, call, writer)
-
 
 class _Attempt(Try):
     """One attempt where it is not the usual one: streams, answers that want a closer look, and every failure."""
+
+    __slots__ = ()
 
     async def looked_into(self, body: bytes) -> bytes:
         """A whole answer that may not pass as it is, or not without more being known of it."""
@@ -320,7 +319,7 @@ class _Attempt(Try):
             failed = Failed(
                 502, "server_error", "upstream_broken", f"{name} error: its answer broke off ({fault.kind})"
             )
-        return Poor(failed, again=True)
+        return Poor(failed, again=True, fault=fault.kind)
 
     def _refused_inside(self, said: ProviderError, seen: Settlement | None = None) -> Poor:
         """An error in a 200: judged by what it says it is."""
@@ -389,6 +388,9 @@ class _Attempt(Try):
         settlement = self.told(pipe.usage) if pipe.complete and pipe.usage is not None else None
         if settlement is not None:
             return settlement
+        if self.call.account.limited:
+            # What was thought before it, or is billed to the end although nobody listens, is not seen: all that was held.
+            return settle.presumed(self.reservation)
         said = pipe.content_bytes + settle.UNSEEN
         return settle.bounded(self.entry.price, self.call.input_bound, said, self.reservation)
 

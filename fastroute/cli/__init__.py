@@ -12,6 +12,7 @@ import click
 # command -> (module, attribute); the help line of each is its own docstring
 COMMANDS = {
     "serve": ("serve", "command"),
+    "infer": ("infer", "command"),
     "route": ("route", "command"),
     "keys": ("keys", "command"),
     "usage": ("usage", "command"),

@@ -12,13 +12,14 @@ import click
 import msgspec
 import orjson
 
-from fastroute.assembly import directory_for, with_demo
+from fastroute.assembly import directory_for, directory_without_policies, with_demo
 from fastroute.cli.exits import CONFIG
 from fastroute.config import KNOWN_PROVIDERS, Config, Provider, load
 from fastroute.config.findings import Finding, findings
 from fastroute.config.secret import MASK
 from fastroute.domain import Entry
 from fastroute.errors import ConfigError, FastrouteError
+from fastroute.policies import Policies, load_policies
 from fastroute.routing.directory import AUTO, Directory
 
 # The core numbers a route's targets in a byte.
@@ -43,15 +44,20 @@ def command(path: Path | None, as_json: bool) -> None:
             click.echo(f"{error}\nThe configuration cannot be used.", err=True)
         sys.exit(CONFIG)
     found = findings(config)
+    policies = Policies({}, {})
     try:
+        policies = load_policies(config.policies_dir)
         found += tuple(_routes(config, directory_for(with_demo(config))))
+        found += tuple(_hidden(policies, config))
     except FastrouteError as error:
         # Every setting is well said, and together they cannot be served.
         found = (Finding("error", str(error), "correct what it names; the server refuses to start so"), *found)
     if as_json:
-        _print_json(config.effective, [_provider(each) for each in config.providers.values()], found)
+        _print_json(
+            config.effective, [_provider(each) for each in config.providers.values()], found, _policies(policies)
+        )
     else:
-        _print_text(config, found)
+        _print_text(config, found, policies)
     if any(each.severity == "error" for each in found):
         sys.exit(CONFIG)
 
@@ -85,8 +91,30 @@ def _keyless(config: Config, entry: Entry) -> str | None:
     return f"set {known.key_env[-1]}, or let auto name models that can be asked"
 
 
-def _print_json(settings: Sequence[Any], providers: list[dict[str, Any]], found: Sequence[Finding]) -> None:
-    body = msgspec.to_builtins({"settings": list(settings), "providers": providers, "findings": list(found)})
+def _hidden(policies: Policies, config: Config) -> Iterator[Finding]:
+    """Policies that cannot be asked by their name, because somebody else answers to it."""
+    plain = directory_without_policies(with_demo(config)).names()
+    for name in sorted(set(policies.names) & set(plain)):
+        what = f"policy {name!r} ({policies.sources[name]}) is hidden by a model or an alias of that name"
+        yield Finding("warning", what, "call one of the two otherwise")
+
+
+def _policies(policies: Policies) -> list[dict[str, Any]]:
+    return [
+        {"name": each.name, "models": list(each.models), "source": policies.sources[each.name]}
+        for each in policies.by_name.values()
+    ]
+
+
+def _print_json(
+    settings: Sequence[Any],
+    providers: list[dict[str, Any]],
+    found: Sequence[Finding],
+    policies: Sequence[dict[str, Any]] = (),
+) -> None:
+    body = msgspec.to_builtins(
+        {"settings": list(settings), "providers": providers, "policies": list(policies), "findings": list(found)}
+    )
     click.echo(orjson.dumps(body, option=orjson.OPT_INDENT_2).decode())
 
 
@@ -101,7 +129,7 @@ def _provider(provider: Provider) -> dict[str, Any]:
     }
 
 
-def _print_text(config: Config, found: Sequence[Finding]) -> None:
+def _print_text(config: Config, found: Sequence[Finding], policies: Policies) -> None:
     click.echo(f"file: {config.file or 'none'}\n\nSettings")
     _columns([(each.name, _word(each.value), each.source) for each in config.effective])
     click.echo("\nProviders")
@@ -111,6 +139,11 @@ def _print_text(config: Config, found: Sequence[Finding]) -> None:
             for each in config.providers.values()
         ]
         or [("none", "no key of a provider is set", "")]
+    )
+    click.echo("\nPolicies")
+    _columns(
+        [(each["name"], ", ".join(each["models"]), each["source"]) for each in _policies(policies)]
+        or [("none", "", "")]
     )
     click.echo("\nFindings")
     for each in found:

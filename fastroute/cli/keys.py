@@ -11,6 +11,8 @@ from fastroute.cli import books
 from fastroute.clock import SystemClock
 from fastroute.panel import wording
 
+_PAGE = 1000
+
 
 @click.group("keys")
 def command() -> None:
@@ -69,9 +71,11 @@ def list_(
 ) -> None:
     """Every key with what it has left."""
     with books.desk(config_path, state_dir) as ask:
-        found = ask("keys.list", kinds=list(kinds or ("key", "agent", "user")))
-    if not everything:
-        found = [each for each in found if each["state"] == "live"]
+        asked = {"kinds": list(kinds or ("key", "agent", "user")), "live": not everything, "limit": _PAGE}
+        found = page = ask("keys.list", **asked)
+        while len(page) == _PAGE:
+            page = ask("keys.list", **asked, after=page[-1]["id"])
+            found += page
     if as_json:
         books.print_json(found)
         return

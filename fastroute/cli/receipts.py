@@ -14,6 +14,7 @@ from fastroute.cli import books, exits
 from fastroute.keeping import receipt_keys
 from fastroute.reaching import Asking
 from fastroute.receipts import describe, verify, verify_chain
+from fastroute.receipts.describe import dollars
 
 _PAGE = 1000
 
@@ -91,7 +92,6 @@ def _list(config_path: Path | None, state_dir: str | None, as_json: bool, limit:
 
 
 def _line(body: dict[str, Any]) -> tuple[str, ...]:
-    cost = body.get("cost_usd")
     return (
         body["id"],
         body["ts"],
@@ -99,7 +99,7 @@ def _line(body: dict[str, Any]) -> tuple[str, ...]:
         body.get("route_final") or "-",
         str(body.get("fallback_count", 0)),
         f"{body['latency_ms']} ms",
-        "-" if cost is None else f"${cost}",
+        dollars(body.get("cost_usd")),
     )
 
 

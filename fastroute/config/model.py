@@ -15,6 +15,7 @@ from fastroute.config.secret import Secret
 from fastroute.domain import ModelKind, Price, Runtime
 
 Ranker = Literal["tiers", "cheapest", "weighted", "ordered"]
+Reserve = Literal["strict", "estimate"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
@@ -77,6 +78,12 @@ class Pricing(Struct, frozen=True):
     """What is done with a model nobody knows the price of."""
 
     allow_unpriced: bool
+
+
+class Ledger(Struct, frozen=True):
+    """How much is held for a request before it is sent."""
+
+    reserve: Reserve
 
 
 class Limits(Struct, frozen=True):
@@ -150,6 +157,7 @@ class Config(Struct, frozen=True):
     auto: Auto
     health: Health
     pricing: Pricing
+    ledger: Ledger
     limits: Limits
     receipts: Receipts
     log: Log

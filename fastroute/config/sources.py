@@ -14,7 +14,20 @@ from msgspec import Struct
 
 from fastroute.config import sections
 from fastroute.config.document import Items, Leaf, Node, Section, read
-from fastroute.config.model import Auth, Auto, Config, Effective, Health, Limits, Log, Pricing, Receipts, Relay, Server
+from fastroute.config.model import (
+    Auth,
+    Auto,
+    Config,
+    Effective,
+    Health,
+    Ledger,
+    Limits,
+    Log,
+    Pricing,
+    Receipts,
+    Relay,
+    Server,
+)
 from fastroute.config.providers import KNOWN_PROVIDERS, OFFLINE_DIALECTS
 from fastroute.config.table import SETTINGS, Setting
 from fastroute.config.values import Given, Mistakes, in_flag, name, whole_file
@@ -69,6 +82,7 @@ def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, obje
         auto=_auto(_group(resolved, "auto")),
         health=Health(**_group(resolved, "health")),
         pricing=Pricing(**_group(resolved, "pricing")),
+        ledger=Ledger(**_group(resolved, "ledger")),
         limits=Limits(**_group(resolved, "limits")),
         receipts=Receipts(**_group(resolved, "receipts")),
         log=Log(**_group(resolved, "log")),

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, get_args
 from msgspec import Struct
 
 from fastroute.config import values
-from fastroute.config.model import LogLevel, Ranker
+from fastroute.config.model import LogLevel, Ranker, Reserve
 from fastroute.config.providers import KNOWN_PROVIDERS
 from fastroute.config.secret import MASK
 from fastroute.config.values import Given
@@ -279,6 +279,13 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("health.threshold", "int", 3, "failures in a row that degrade a lane", low=1, high=1000),
     Setting("health.probe_after_ms", "int", 5000, "rest of a degraded lane before it is tried", low=1, high=_DAY_MS),
     Setting("pricing.allow_unpriced", "bool", False, "use models whose price is not known, at no charge"),
+    Setting(
+        "ledger.reserve",
+        "choice",
+        "strict",
+        "what a prompt is held for: the most it can have in tokens, or a guess that a request may overrun",
+        choices=get_args(Reserve),
+    ),
     Setting(
         "limits.anonymous_requests",
         "int",

@@ -34,6 +34,8 @@ class Health:
         self.threshold = threshold
         self.probe_after_ms = probe_after_ms
         self._lanes: dict[str, _Lane] = {}
+        self.quiet: set[str] = set()
+        """Lanes reported on that have nothing against them: to `admit`, `success` and `forgo` they are all the same."""
 
     def success(self, lane: str, started_ms: float = 0) -> None:
         """One good answer ends the streak, and a pause that was asked for before its attempt started; the lane stays listed.
@@ -43,14 +45,18 @@ class Health:
         state = self._lanes.get(lane)
         if state is None:
             self._lanes[lane] = _Lane()
+            self.quiet.add(lane)
         elif state.streak or state.resting_until_ms:
             kept = started_ms < state.rest_asked_ms
             self._lanes[lane] = (
                 _Lane(resting_until_ms=state.resting_until_ms, rest_asked_ms=state.rest_asked_ms) if kept else _Lane()
             )
+            if not kept:
+                self.quiet.add(lane)
 
     def failure(self, lane: str) -> None:
         """One more in the streak; at the threshold, and at every failed probe, the cool-down starts anew."""
+        self.quiet.discard(lane)
         state = self._lanes.setdefault(lane, _Lane())
         state.streak += 1
         state.probing = False
@@ -59,6 +65,7 @@ class Health:
 
     def rest(self, lane: str, ms: int) -> None:
         """The provider asked for a pause; what it asks for is honoured up to a minute. A probe has its answer so."""
+        self.quiet.discard(lane)
         state = self._lanes.setdefault(lane, _Lane())
         state.probing = False
         state.rest_asked_ms = self._clock.monotonic_ms()

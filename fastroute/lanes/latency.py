@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 
 from fastroute.clock import Clock
 from fastroute.domain import LatencyFact
@@ -22,21 +23,31 @@ class Latency:
         self._age_max_ms = age_max_ms
         self._samples: dict[str, deque[tuple[int, int]]] = {}
 
+    def keep(self, window: int) -> None:
+        """Remember at least so many attempts of each entry; whoever holds `samples` of before asks for them anew."""
+        if window > self._window:
+            self._window = window
+            self._samples = {entry_id: deque(samples, window) for entry_id, samples in self._samples.items()}
+
     def note(self, entry_id: str, ms: int) -> None:
+        self.samples(entry_id).append((self._clock.monotonic_ms(), ms))
+
+    def samples(self, entry_id: str) -> deque[tuple[int, int]]:
+        """Where this entry's attempts are noted, for whoever notes many: the instant of each, and how long it took."""
         samples = self._samples.get(entry_id)
         if samples is None:
             samples = self._samples[entry_id] = deque(maxlen=self._window)
-        samples.append((self._clock.monotonic_ms(), ms))
+        return samples
 
-    def facts(self) -> dict[str, LatencyFact]:
-        """What is known of every entry that was tried lately."""
+    def facts(self, last: int = WINDOW) -> dict[str, LatencyFact]:
+        """What is known of every entry that was tried lately, from no more than its `last` attempts."""
         since = self._clock.monotonic_ms() - self._age_max_ms
         facts = {}
         for entry_id, samples in self._samples.items():
             while samples and samples[0][0] < since:
                 samples.popleft()
             if samples:
-                taken = sorted(ms for _, ms in samples)
+                taken = sorted(ms for _, ms in islice(samples, max(len(samples) - last, 0), None))
                 facts[entry_id] = LatencyFact(quantile(taken, 50), quantile(taken, 95), len(taken))
         return facts
 

@@ -139,7 +139,7 @@ class Account(AccountCore):
         """Hold what an attempt may cost, asking the bookkeeper for what is not here; or why it cannot be."""
         if microdollars is None and self.hard:
             return Shortage(402, "unpriced", "microdollar")
-        till = self._till
+        till: Till = self._till
         for again in (True, False):
             hold = self.reserve(microdollars, tokens)
             if hold is not None:

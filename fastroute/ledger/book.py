@@ -104,6 +104,7 @@ class Book(Tally):
     def __init__(self, state: State) -> None:
         super().__init__(state)
         self._expiries: list[tuple[int, int]] = []
+        self._graces: list[tuple[int, int]] = []  # until when a replaced token opens
         for account in self._accounts.values():
             self._mind_expiry(account)
 
@@ -395,7 +396,12 @@ class Book(Tally):
             self._leave(account, state)
 
     def expire(self, now_ms: int) -> list[int]:
-        """End every allocation whose time is over; their ids."""
+        """End every allocation whose time is over (their ids), and the grace of tokens that were replaced."""
+        while self._graces and self._graces[0][0] <= now_ms:
+            until_ms, account_id = heapq.heappop(self._graces)
+            row = self._accounts[account_id].row
+            if row.replaced_until_ms == until_ms:
+                self.change_account(account_id, replaced=None, replaced_until_ms=None)
         ended = []
         while self._expiries and self._expiries[0][0] <= now_ms:
             expires_ms, account_id = heapq.heappop(self._expiries)
@@ -406,6 +412,8 @@ class Book(Tally):
         return ended
 
     def _mind_expiry(self, account: Account) -> None:
+        if account.row.replaced_until_ms is not None:
+            heapq.heappush(self._graces, (account.row.replaced_until_ms, account.row.id))
         if account.allocated and account.row.state == "live" and account.row.expires_ms is not None:
             heapq.heappush(self._expiries, (account.row.expires_ms, account.row.id))
 

@@ -86,6 +86,7 @@ class Keeper:
         self._desk = desk()
         self._notes: dict[str, bytes] = {}  # as they were loaded
         self._last: ReceiptRow | None = None
+        self._last_account = 0  # the newest that was ever committed
         self._rows: dict[int, HolderRow] = {}  # live workers as they were loaded or said hello
         self._readers: dict[int, Reading] = {}
         self._applied: dict[int, tuple[int, int]] = {}  # where each reader stood at the last commit
@@ -429,6 +430,7 @@ class Keeper:
         state = self._store.load()
         self._notes = state.notes
         self._last = state.last_receipt
+        self._last_account = max((row.id for row in state.accounts), default=0)
         book = Book(state)
         self._desk = self._make_desk()
         for row in state.holders:
@@ -466,7 +468,7 @@ class Keeper:
         changes.notes.update({f"{KEPT}{holder}": b"1" for holder in self._graves if holder in self._walls})
         self._store.commit(changes)
         self._last = last
-        self.changed = bool(changes.accounts or changes.budgets)
+        self.changed = self._is_news(changes)
         for holder, reader in self._readers.items():
             position = reader.segment, reader.offset
             if position[0] > self._applied[holder][0]:
@@ -480,6 +482,18 @@ class Keeper:
             grave.close()
         self._graves.clear()
         return changes != Changes()
+
+    def _is_news(self, changes: Changes) -> bool:
+        """Whether workers may remember otherwise: an allocation that was just made is not remembered anywhere."""
+        made = {
+            row.id
+            for row in changes.accounts.values()
+            if row.kind in ("grant", "lease") and row.id > self._last_account
+        }
+        self._last_account = max(self._last_account, max(changes.accounts, default=0))
+        return any(number not in made for number in changes.accounts) or any(
+            row.account not in made for row in changes.budgets.values()
+        )
 
     def _note_fault(self, error: StoreError, now: Now) -> None:
         pause_ms = BACKOFF_MS[min(self._faults, len(BACKOFF_MS) - 1)]

@@ -162,6 +162,15 @@ class Teller(Till):
         name = self._digest(token)
         return await self._shared(name, self._find(name) if name not in self._asking else None)
 
+    async def account(self, number: int) -> Account | None:
+        """The account of that number, for who has no token; None when it is over. `BooksUnreachable` as `find`."""
+        asked_ms = self.clock.monotonic_ms()
+        known = await self._who(account=number)
+        if known.facts is None:
+            return None
+        account = self._accounts[number] = Account(self, known.facts, asked_ms)
+        return account
+
     @property
     def open_house(self) -> bool:
         """Whether it is known here that nobody has a key, so that whoever calls is served."""

@@ -58,7 +58,7 @@ def masked(token: str | None) -> str:
     """A token as it may be printed."""
     if token is None:
         return "(no key returned)"
-    return f"{token[:8]}...({len(token)} chars)" if len(token) > 8 else f"({len(token)} chars)"
+    return f"{token[:8]}... ({len(token)} chars)" if len(token) > 8 else f"({len(token)} chars)"
 
 
 def _sum(head: str) -> str:

@@ -15,7 +15,7 @@ import msgspec
 from fastroute.ledger.book import Book, Refused
 from fastroute.ledger.library import Library
 from fastroute.ledger.store import RecordRow
-from fastroute.panel import answers, grants, keys, leases, receipts, usage
+from fastroute.panel import answers, grants, keys, leases, receipts, usage, users
 from fastroute.panel.counter import Counter
 
 Operation = Callable[[Counter, Any], Any]
@@ -46,6 +46,7 @@ OPERATIONS: dict[str, tuple[type[msgspec.Struct], Operation]] = {
     "receipts.chain": (receipts.Chain, receipts.chain),
     "usage.show": (usage.Show, usage.show),
     "usage.overview": (usage.Overview, usage.overview),
+    "users.open": (users.Open, users.open_),
 }
 
 

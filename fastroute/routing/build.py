@@ -44,7 +44,8 @@ def directory_of(
     price_of = _pricing(config, prices)
 
     def window_of(ref: ModelRef) -> int | None:
-        return prices.context_window(ref.provider, ref.model)
+        seller = _seller(ref)
+        return prices.context_window(seller.provider, seller.model)
 
     entries = [_entry_of_model(model, config, price_of, window_of) for model in config.models]
     taken = {AUTO, *(entry.id for entry in entries), *config.aliases}
@@ -77,6 +78,7 @@ def directory_of(
         price_of,
         window_of=window_of,
         fallback_provider="gateway" if "gateway" in config.providers else None,
+        unconfigured=KNOWN_PROVIDERS.keys() - config.providers.keys() - set(OWN_HARDWARE),
         allow_unpriced=config.pricing.allow_unpriced,
     )
     _add_auto(directory, config)
@@ -133,9 +135,16 @@ def _pricing(config: Config, table: PriceTable) -> PriceOf:
         (stated if by_operator else guessed)[model] = price
 
     def price_of(ref: ModelRef) -> Price | None:
+        ref = _seller(ref)
         return stated.get(ref.model) or table.find(ref.provider, ref.model) or guessed.get(ref.model)
 
     return price_of
+
+
+def _seller(ref: ModelRef) -> ModelRef:
+    """Whose price list has it: a gateway in front of others sells under their names, `openai/gpt-4o-mini`."""
+    maker, found, model = ref.model.partition("/")
+    return ModelRef(maker, model) if found and ref.provider == "gateway" else ref
 
 
 def _entry_of_model(model: ModelConfig, config: Config, price_of: PriceOf, window_of: WindowOf) -> Entry:

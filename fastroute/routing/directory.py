@@ -7,7 +7,8 @@ unknown. What it leads to is a target: a route, and the catalog the route choose
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -31,17 +32,18 @@ _REMEMBERED_MAX = 1024
 
 
 class Target(Struct, frozen=True):
-    """Where a name leads: how to choose, and among whom."""
+    """Where a name leads: how to choose, and among whom. `rules` is what else a relay goes by; routing never looks."""
 
     route: Route
     catalog: Catalog
+    rules: Any = None
 
 
 class Directory:
     """Every name this gateway answers to, as the configuration and the registry had it when it was made.
 
-    `providers` are the names that may stand before a colon or a slash; `fallback_provider`, when there is one, is sent
-    every other name with a slash, whole.
+    `providers` are the names that may stand before a colon or a slash. `fallback_provider`, when there is one, is sent
+    every other name with a slash, whole, and those of the providers in `unconfigured`, which could not be asked.
     """
 
     def __init__(
@@ -53,30 +55,40 @@ class Directory:
         *,
         window_of: WindowOf | None = None,
         fallback_provider: str | None = None,
+        unconfigured: Collection[str] = (),
         allow_unpriced: bool = False,
     ) -> None:
         self.catalog = Catalog(entries)
         self.aliases = dict(aliases)
+        # A placement names its model `provider:model`; who asks for that means the entry that was placed. The first wins.
+        self._placed: dict[str, Entry] = {}
+        for each in self.catalog.entries:
+            self._placed.setdefault(str(each.ref), each)
         self._providers = providers
         self._price_of = price_of
         self._window_of = window_of or (lambda ref: None)
         self._fallback = fallback_provider
+        self._unconfigured = unconfigured
         self._allow_unpriced = allow_unpriced
         self._routes: dict[str, Target] = {}
+        self._unlisted: dict[str, Target] = {}
         self._remembered: dict[str, Target] = {}
         for name in self.aliases:
             if name in self.catalog:
                 raise CatalogError(f"{name!r} is both an alias and an entry ({self.catalog[name].ref})")
             self._routes[name] = self._alias(name)
 
-    def add_route(self, name: str, ranker: Ranker, among: tuple[str, ...] = ()) -> None:
+    def add_route(
+        self, name: str, ranker: Ranker, among: tuple[str, ...] = (), *, rules: Any = None, listed: bool = True
+    ) -> None:
         """A named route over some names, or over the whole catalog when none are given."""
         catalog = Catalog(self._entries(among)) if among else self.catalog
-        self._routes[name] = Target(Route(name, ranker, allow_unpriced=self._allow_unpriced), catalog)
+        routes = self._routes if listed else self._unlisted
+        routes[name] = Target(Route(name, ranker, allow_unpriced=self._allow_unpriced), catalog, rules)
 
     def resolve(self, name: str) -> Target:
         """The target of a name; `UnknownModel` names the nearest one there is."""
-        target = self._routes.get(name) or self._remembered.get(name)
+        target = self._routes.get(name) or self._remembered.get(name) or self._unlisted.get(name)
         if target is not None:
             return target
         entry = self.entry(name)
@@ -94,9 +106,15 @@ class Directory:
         """The one entry a name stands for by itself: its own, or one made up for its provider or family."""
         if name in self.catalog:
             return self.catalog[name]
+        if name in self._placed:
+            return self._placed[name]
         ref = names.split(name, self._providers)
-        if ref is None and self._fallback is not None and "/" in name:
-            ref = ModelRef(self._fallback, name)
+        # What begins with a policy's name means one of its models, and this is none of them.
+        if self._fallback is not None and "/" in name and name.partition(":")[0] not in self._routes:
+            maker = name.partition("/")[0]
+            if ref is None or (ref.provider == maker and maker in self._unconfigured):
+                # Behind one address live as many failure domains as there are makers of models.
+                return self._derived(name, ModelRef(self._fallback, name), lane=f"{self._fallback}/{maker}")
         return None if ref is None else self._derived(name, ref)
 
     def entries(self) -> tuple[Entry, ...]:
@@ -114,6 +132,10 @@ class Directory:
             shared = tuple(word for word in CAPABILITIES if entries and all(word in e.capabilities for e in entries))
             routes.append(Entry(id=name, ref=ModelRef("fastroute", name), lane="fastroute", capabilities=shared))
         return (*self.catalog.entries, *routes)
+
+    def rules(self) -> Iterator[Any]:
+        """Those of every route that has some."""
+        return (target.rules for target in self._routes.values() if target.rules is not None)
 
     def names(self) -> tuple[str, ...]:
         """Everything that is listed: routes and aliases, then entries."""
@@ -147,12 +169,12 @@ class Directory:
                 entries[entry.id] = entry
         return list(entries.values())
 
-    def _derived(self, name: str, ref: ModelRef) -> Entry:
+    def _derived(self, name: str, ref: ModelRef, lane: str | None = None) -> Entry:
         own = ref.provider in OWN_HARDWARE
         return Entry(
             id=name,
             ref=ref,
-            lane=ref.provider,
+            lane=lane or ref.provider,
             runtime="local" if own else "managed",
             capabilities=names.capabilities_of(ref.model),
             price=FREE if own else self._price_of(ref),

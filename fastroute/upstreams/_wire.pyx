@@ -13,9 +13,10 @@ from libc.math cimport INFINITY
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy
 
+from fastroute._now cimport task_of
 from fastroute.upstreams._reply cimport DONE, HEAD, LENGTH, Reply
 
-from asyncio import CancelledError, current_task
+from asyncio import CancelledError
 from ssl import SSLError
 
 from fastroute.upstreams.faults import UpstreamFault
@@ -127,7 +128,7 @@ cdef class Arrival:
         if self.over:
             return 0
         self.over = True
-        if not at_once or self.callback is None or self.context is None or current_task(self.loop) is not None:
+        if not at_once or self.callback is None or self.context is None or task_of(self.loop) is not None:
             return self.later()
         callback = self.callback
         self.callback = None

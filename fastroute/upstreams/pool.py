@@ -19,6 +19,7 @@ from typing import Final, cast
 import httpx
 from msgspec import Struct
 
+from fastroute.upstreams._pool import LaneCore, PoolCore
 from fastroute.upstreams._wire import READ_MAX, Connection, Exchange, Turn
 from fastroute.upstreams.faults import FaultKind, UpstreamFault
 from fastroute.upstreams.resolver import Resolver
@@ -128,34 +129,23 @@ class Origin(Struct, frozen=True, eq=False):
         return host if self.port == (443 if self.scheme == "https" else 80) else f"{host}:{self.port}"
 
 
-class _Lane:
+class _Lane(LaneCore):
     """The connections of one origin and the turns that wait for one. Only the openers await."""
 
     def __init__(self, pool: Pool, origin: Origin, loop: asyncio.AbstractEventLoop) -> None:
         self.pool = pool
         self.origin = origin
         self.loop = loop
-        self.idle: list[Connection] = []
+        self.idle = []
         self.connections: set[Connection] = set()
         self.closing: set[Connection] = set()
         self.openers: set[asyncio.Task[None]] = set()
         # Waiting turns, first in, first out, with the task that opens a connection for each; those without a slot for
         # one are in `starved` too, with the timer of their wait.
-        self.queue: OrderedDict[Turn, asyncio.Task[None] | None] = OrderedDict()
+        self.queue = OrderedDict()
         self.starved: OrderedDict[Turn, asyncio.TimerHandle | None] = OrderedDict()
 
     # What the wire tells us.
-
-    def release(self, connection: Connection) -> None:
-        if self.queue:
-            turn = next(iter(self.queue))
-            if connection.begin(turn):
-                self.pool.reused += turn.reused
-                self.forget(turn)
-            return
-        self.idle.append(connection)
-        if self.pool.reaper is None:
-            self.pool.watch_idle()
 
     def lost(self, connection: Connection) -> None:
         self.connections.discard(connection)
@@ -314,7 +304,7 @@ class _Lane:
         raise failure
 
 
-class Pool:
+class Pool(PoolCore):
     """Every connection to every origin, for one event loop.
 
     A connection serves one exchange at a time and is kept only after a clean answer; the one used last is used next,
@@ -325,11 +315,9 @@ class Pool:
     def __init__(self, *, idle_ms: int = 30_000, resolver: Resolver | None = None) -> None:
         self.resolver = resolver or Resolver()
         self.opened = 0
-        self.reused = 0
         self.closed = False
         self._idle_s = idle_ms / 1000
         self._lanes: dict[Origin, _Lane] = {}
-        self.reaper: asyncio.TimerHandle | None = None
         self._trust: ssl.SSLContext | None = None
         self._closing: asyncio.Future[None] | None = None
         self._shedding: asyncio.TimerHandle | None = None
@@ -370,19 +358,6 @@ class Pool:
         except BaseException:
             exchange.stop()
             raise
-        return exchange
-
-    def begin(self, origin: Origin, head: bytes, body: bytes, deadlines: Deadlines) -> Exchange:
-        """The same, but returned at once, so that somebody can stop it before its answer begins."""
-        lane = self._lanes.get(origin) or self._lane(origin)
-        exchange = Exchange(lane, lane.loop, head, body, deadlines)
-        idle = lane.idle
-        while idle:
-            if idle.pop().begin(exchange.turn):
-                self.reused += 1
-                break
-        else:
-            lane.submit(exchange.turn)
         return exchange
 
     async def aclose(self) -> None:

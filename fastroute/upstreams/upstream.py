@@ -10,11 +10,10 @@ from collections.abc import Awaitable, Mapping
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from fastroute.upstreams._pool import RemoteCore
 from fastroute.upstreams.dialect import Dialect
 from fastroute.upstreams.pool import Deadlines, Origin, Pool, request_head
 
-# Heads are made once; a caller that sends its own pass-through headers gets one made for it.
-_HEADS_MAX = 256
 # Every open stream holds a connection of its own, and a worker holds thousands of streams.
 CONNECTIONS_MAX = 8192
 
@@ -82,7 +81,7 @@ class Upstream(Protocol):
         """A provider's words without the key it was asked with, which some of them repeat."""
 
 
-class Remote:
+class Remote(RemoteCore):
     """An upstream behind a base URL."""
 
     def __init__(
@@ -108,24 +107,10 @@ class Remote:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         self.origin = Origin(parts.scheme, parts.hostname, port, connections_max=CONNECTIONS_MAX)
         self._key = key
-        self._heads: dict[tuple[str, str, bool], bytes] = {}
+        self._heads = {}
 
     def __repr__(self) -> str:
         return f"Remote({self.name} at {self._host})"
-
-    def begin(
-        self, operation: str, model: str, stream: bool, passed: Mapping[str, str], body: bytes, deadlines: Deadlines
-    ) -> Exchange:
-        if passed:
-            head = self._head(operation, model, stream, passed)
-        else:
-            made = (operation, model, stream)
-            head = self._heads.get(made, b"")
-            if not head:
-                if len(self._heads) >= _HEADS_MAX:
-                    self._heads.clear()
-                head = self._heads[made] = self._head(operation, model, stream, passed)
-        return self._pool.begin(self.origin, head, body, deadlines)
 
     def without_key(self, text: str) -> str:
         key = self._key

@@ -6,7 +6,7 @@ comes in pieces, a refusal, a fault, and every answer that is not a whole one of
 """
 
 import time
-from asyncio import CancelledError, current_task, get_running_loop
+from asyncio import CancelledError, get_running_loop
 
 from fastroute._heads import PASSED, HeadError
 from fastroute.callers import mistral
@@ -15,6 +15,7 @@ from fastroute.receipts.seal import receipt_id
 
 from fastroute cimport _heads
 from fastroute._call cimport Call
+from fastroute._now cimport task_of
 from fastroute._sweep cimport Sweep
 
 cdef str START = "http.response.start", BODY = "http.response.body"
@@ -65,7 +66,7 @@ cdef class Front:
             if length < -1 or length > self.limit:
                 length = self.length_of(found)
             if length:
-                task = current_task(loop)
+                task = task_of(loop)
                 self.bodiless.add(task, loop)
                 try:
                     begun = await receive()
@@ -143,7 +144,8 @@ cpdef list head(Call call, entry):
         else:
             headers += said(entry.ref.model, "fallback", True)
             headers.append((b"x-router-original-model", ascii(first.ref.model)))
-        if call.model != entry.id and call.model:  # asked for by another name: a tier's, an alias's, a policy's
+        # Asked for by another name than its own or its provider's: a tier's, an alias's, a policy's.
+        if call.model != entry.id and call.model and call.model != str(entry.ref):
             word = call.model if call.words is None else call.words.get(entry.id, call.model)
             headers.append((b"x-router-model-logical", ascii(word)))
     return headers

@@ -16,6 +16,9 @@ from fastroute.relay import Failed
 from fastroute.web import desk
 from fastroute.web.envelope import JSON
 
+# Accounts that one answer lists; `after` asks for those that follow.
+PAGE = 1000
+
 
 def routes() -> list[Route]:
     return [
@@ -36,8 +39,14 @@ async def _keys(request: Request) -> Response:
     if request.method == "POST":
         given = await desk.fields(request)
         return JSON(await desk.ask(request, "keys.create", **_worded(given)), 201)
-    kinds = request.query_params.get("kinds", "key,agent,user").split(",")
-    return JSON({"data": await desk.ask(request, "keys.list", kinds=kinds)})
+    asked: dict[str, Any] = {"kinds": request.query_params.get("kinds", "key,agent,user").split(","), "limit": PAGE}
+    asked |= {name: value for name, value in page(request).items() if name == "limit"}
+    if "after" in request.query_params:
+        asked["after"] = request.query_params["after"]
+    if "live" in request.query_params:
+        asked["live"] = request.query_params["live"] in ("1", "true")
+    found = await desk.ask(request, "keys.list", **asked)
+    return JSON({"data": found, "after": found[-1]["id"] if len(found) == asked["limit"] else None})
 
 
 async def _key(request: Request) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Coroutine
 from typing import Any, Final
 
@@ -30,6 +31,8 @@ from fastroute.watchdog import Watchdog
 from fastroute.web import admin, budget, own, placing
 from fastroute.web.data import DataPlane
 from fastroute.web.envelope import JSON, caller_of, error
+
+log = logging.getLogger("fastroute.web")
 
 # Where clients that add /v1 themselves post to.
 _ANTHROPIC: Final = frozenset({"/v1/messages", "/v1/messages/count_tokens"})
@@ -62,7 +65,7 @@ class Application(Starlette):
                 *budget.routes(),
                 *admin.routes(),
             ],
-            exception_handlers={HTTPException: _http_error, Failed: _failed},
+            exception_handlers={HTTPException: _http_error, Failed: _failed, Exception: _own_fault},
         )
         self.router.redirect_slashes = False  # an answer for one path is none for another
 
@@ -73,7 +76,7 @@ class Application(Starlette):
                 _as_spelled(scope)
             if scope["method"] == "POST":
                 path = scope["path"]
-                door = self.data.post(path)
+                door = self.data.posts.get(path) or self.data.post(path)
                 if door is None and not self._own(path):
                     door = self.data.last_resort(path)
                 if door is not None:
@@ -141,7 +144,11 @@ async def _ready(request: Request) -> Response:
 async def _health(request: Request) -> Response:
     lanes = _gateway(request).health.snapshot()
     status = "degraded" if request.app.degraded or "degraded" in lanes.values() else "ok"
-    return JSON({"status": status, "service": "fastroute", "version": __version__, "lanes": lanes})
+    told = {"status": status, "service": "fastroute", "version": __version__, "lanes": lanes}
+    teller = _gateway(request).teller
+    if teller is not None:
+        told["books"] = "reached" if teller.connected else "away"
+    return JSON(told)
 
 
 async def _metrics(request: Request) -> Response:
@@ -150,8 +157,8 @@ async def _metrics(request: Request) -> Response:
 
 
 async def _models(request: Request) -> Response:
-    await request.app.data.who(request.scope)
-    entries = list(_gateway(request).listed())
+    account = await request.app.data.who(request.scope)
+    entries = list(_gateway(request).listed(account.models))
     caller = caller_of(request.headers, request.scope["path"])
     if caller is CALLERS["messages"]:
         return JSON(shapes.anthropic_list(entries))
@@ -159,9 +166,9 @@ async def _models(request: Request) -> Response:
 
 
 async def _model(request: Request) -> Response:
-    await request.app.data.who(request.scope)
+    account = await request.app.data.who(request.scope)
     wanted = request.path_params["id"]
-    entry = next((entry for entry in _gateway(request).listed() if entry.id == wanted), None)
+    entry = next((entry for entry in _gateway(request).listed(account.models) if entry.id == wanted), None)
     if entry is None:
         raise Failed(
             404, "invalid_request_error", "model_not_found", f"model {wanted!r} is not known here", param="model"
@@ -170,6 +177,13 @@ async def _model(request: Request) -> Response:
     if caller is CALLERS["messages"]:
         return JSON(shapes.anthropic_model(entry))
     return JSON(shapes.gemini_model(entry) if caller is not None else shapes.openai_model(entry))
+
+
+async def _own_fault(request: Request, fault: Exception) -> Response:
+    """A fault of ours, already in the server's hands to log: the asker learns no more than that."""
+    log.error("%s %s met a fault of this gateway", request.method, request.scope["path"], exc_info=fault)
+    message = "this gateway met a fault of its own; its log tells more"
+    return error(request, Failed(500, "server_error", "internal_error", message))
 
 
 async def _failed(request: Request, fault: Exception) -> Response:

@@ -6,10 +6,10 @@ Errors here are `{"error", "code"}`, as those runtimes read them.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -18,26 +18,28 @@ from fastroute.config import KNOWN_PROVIDERS, Provider
 from fastroute.ledger.accounts import Account
 from fastroute.ledger.tokens import PREFIXES, well_formed
 from fastroute.relay import Failed
-from fastroute.web import desk
+from fastroute.web import desk, reading
 from fastroute.web.envelope import JSON
 
 TOKEN_MAX = 2000
 EVENTS_PER_MINUTE = 1000
+# What can be written down; how much of it makes sense is for the desk to say.
+Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 _EVENT_TYPES = ("llm_request_completed", "llm_request_failed")
 
 
 class Handshake(Struct):
     ic_token: str
     provider: str = "openai"
-    provider_key_id: int | str | None = None
-    requested_budget: int | None = None
+    provider_key_id: Number | str | None = None
+    requested_budget: Number | None = None
 
 
 class Report(Struct):
     lease_id: str
     request_id: str
-    tokens: int
-    cost_microdollars: int
+    tokens: Number
+    cost_microdollars: Number
     model: str
     provider: str
     ic_token: str | None = None
@@ -46,12 +48,12 @@ class Report(Struct):
 class Refresh(Struct):
     current_lease_id: str
     ic_token: str | None = None
-    requested_budget: int | None = None
+    requested_budget: Number | None = None
 
 
 class Return(Struct):
     lease_id: str
-    spent_microdollars: int = 0
+    spent_microdollars: Number = 0
     ic_token: str | None = None
 
 
@@ -63,20 +65,30 @@ class Event(Struct):
     """`agent_id` and `provider_id` are the panel's own knowledge, taken from the token."""
 
     event_id: str
-    timestamp_ms: int
+    timestamp_ms: Number
     event_type: str
     model: str
     provider: str = "unknown"
     ic_token: str | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cost_micros: int | None = None
+    input_tokens: Number | None = None
+    output_tokens: Number | None = None
+    cost_micros: Number | None = None
     provider_id: str | None = None
     error_code: str | None = None
     error_message: str | None = None
 
 
-_LENGTHS = {"provider": 50, "lease_id": 100, "request_id": 100, "model": 100, "current_lease_id": 100, "event_id": 100}
+_LENGTHS = {
+    "provider": 50,
+    "lease_id": 100,
+    "request_id": 100,
+    "model": 100,
+    "current_lease_id": 100,
+    "event_id": 100,
+    "provider_id": 100,
+    "error_code": 100,
+    "error_message": 4000,
+}
 
 Act = Callable[[Request, Account, Any], Awaitable[Response]]
 
@@ -105,8 +117,7 @@ def _door(kind: type[Struct], act: Act) -> Callable[[Request], Awaitable[Respons
             asked = _read(await desk.body_of(request), kind)
             return await act(request, await _agent(request, asked), asked)
         except Failed as failed:
-            headers = {} if failed.retry_after_s is None else {"retry-after": str(failed.retry_after_s)}
-            return JSON({"error": failed.message, "code": _code(failed)}, failed.status, headers)
+            return JSON({"error": failed.message, "code": _code(failed)}, failed.status, desk.headers_of(failed))
 
     return door
 
@@ -118,8 +129,9 @@ def _read(body: bytes, kind: type[Struct]) -> Any:
         raise Failed(400, "invalid_request_error", "VALIDATION_ERROR", f"the body cannot be used: {error}") from None
     for name, most in _LENGTHS.items():
         value = getattr(asked, name, None)
-        if value is not None and not 0 < len(value) <= most:
-            message = f"{name} has 1 to {most} characters"
+        least = 0 if name.startswith("error_") else 1  # a provider may fail without a word
+        if value is not None and not least <= len(value) <= most:
+            message = f"{name} has {least} to {most} characters"
             raise Failed(400, "invalid_request_error", "VALIDATION_ERROR", message, param=name)
     return asked
 
@@ -127,31 +139,35 @@ def _read(body: bytes, kind: type[Struct]) -> Any:
 async def _agent(request: Request, asked: Any) -> Account:
     """The agent whose token came with the request: as a bearer, or in the body as the handshake has it."""
     given = asked.ic_token
-    bearer = request.headers.get("authorization", "")
-    if bearer[:7].lower() == "bearer ":
-        if given is not None and given != bearer[7:].strip():
+    header = reading.look(request.scope["headers"]).get(b"authorization", b"")
+    scheme, _, bearer = header.decode("latin-1").partition(" ")
+    if scheme.lower() == "bearer":
+        if given is not None and given != bearer.strip():
             raise Failed(400, "invalid_request_error", "INVALID_TOKEN", "the bearer and the body name two tokens")
-        given = bearer[7:].strip()
+        given = bearer.strip()
     if given is None:
         raise Failed(401, "authentication_error", "UNAUTHORIZED", "send the agent's token")
-    if len(given) > TOKEN_MAX or not given.startswith(PREFIXES["agent"]) or not well_formed(given):
+    if (
+        len(given) > TOKEN_MAX
+        or not given.isascii()
+        or not given.startswith(PREFIXES["agent"])
+        or not well_formed(given)
+    ):
         raise Failed(400, "invalid_request_error", "INVALID_TOKEN", "this is not an agent's token (ic_...)")
-    account: Account = await request.app.data.account_of(given.encode())
+    account: Account = await request.app.data.doorman.holder(given.encode(), request.scope)
     if account.facts.kind != "agent":
         raise Failed(403, "permission_error", "UNAUTHORIZED", "only an agent's token is good here")
     return account
 
 
 def _provider(request: Request, account: Account, wanted: str | None) -> Provider:
-    """The provider an agent may use, with its key; `Failed` when none is assigned or configured."""
-    assigned = account.facts.metadata.get("provider")
-    name = assigned or wanted
+    """The provider an agent may use, with its key; `Failed` when none is assigned or configured.
+
+    The assignment decides: runtimes ask for `openai` whatever their agent uses.
+    """
+    name = account.facts.metadata.get("provider") or wanted
     if name is None:
         raise Failed(403, "permission_error", "NO_PROVIDER_ASSIGNED", "no provider is assigned to this agent")
-    if assigned is not None and wanted is not None and wanted != assigned:
-        raise Failed(
-            403, "permission_error", "NO_PROVIDER_ASSIGNED", f"this agent is assigned {assigned!r}, not {wanted!r}"
-        )
     provider: Provider | None = request.app.gateway.config.providers.get(name)
     if provider is None or provider.api_key is None:
         raise Failed(
@@ -221,7 +237,7 @@ async def _event(request: Request, account: Account, asked: Event) -> Response:
         value = getattr(asked, name)
         if value is not None and value < 0:
             raise Failed(400, "invalid_request_error", "VALIDATION_ERROR", f"{name} is not negative", param=name)
-    request.app.data.admit_events(account, EVENTS_PER_MINUTE)
+    request.app.data.doorman.admit_event(account, EVENTS_PER_MINUTE)
     body = msgspec.to_builtins(asked)
     del body["ic_token"]
     told = await desk.ask(request, "events.note", account=account.id, event_id=asked.event_id, body=body)

@@ -21,7 +21,6 @@ from fastroute._sweep import Sweep
 from fastroute.bodies import decoded
 from fastroute.call import Call, Failed, Receive, Send, Serve, Surface
 from fastroute.callers import CALLERS, ShapeError, embeddings, gemini, mistral
-from fastroute.errors import UnknownModel
 from fastroute.gateway import SURFACES, Gateway
 from fastroute.ledger.accounts import Account
 from fastroute.ledger.unlimited import Unlimited
@@ -49,13 +48,13 @@ def _give_up(task: asyncio.Task[Any] | None) -> None:
 class DataPlane(Front):
     """One worker's data plane."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, doorman: Doorman | None = None) -> None:
         # Tasks whose request has sent no byte of its body yet.
         bodiless: Sweep[asyncio.Task[Any] | None] = Sweep(reading.FIRST_BYTE_S, _give_up)
         super().__init__(
             gateway,
             gateway.config.server.body_limit_bytes,
-            Doorman(gateway.config, gateway.teller, gateway.limiter, gateway.metrics),
+            doorman or Doorman(gateway.config, gateway.teller, gateway.limiter, gateway.metrics),
             bodiless,
         )
         doors = {
@@ -206,10 +205,7 @@ class DataPlane(Front):
 
     async def _count(self, call: Call) -> None:
         """How many tokens a prompt has: as its provider says, or else as its characters do, over four."""
-        try:
-            target = self.gateway.directory.resolve(call.model)
-        except UnknownModel as error:
-            raise Failed(404, "invalid_request_error", "model_not_found", str(error), param="model") from None
+        target = self.gateway.target(call)
         counted = await counting.ask(self.gateway, call, target)
         if counted is not None:
             await telling.answer(call, counted)

@@ -41,6 +41,7 @@ async def asker(request: Request, *kinds: str) -> Account:
     if kinds and account.facts.kind not in kinds:
         message = f"a {account.facts.kind} may not ask for this; {' or '.join(kinds)} may"
         raise Failed(403, "permission_error", "insufficient_scope", message)
+    request.app.data.doorman.admit_asker(account)
     return account
 
 
@@ -65,10 +66,27 @@ async def fields(request: Request) -> dict[str, Any]:
             # A dollar amount must not pass through a float on its way.
             if isinstance(found.get("budget_usd"), float):
                 found["budget_usd"] = msgspec.json.decode(body, type=_Dollars).budget_usd
-            return found
+            if _fits(found):
+                return found
+            raise Failed(400, "invalid_request_error", "invalid_request", "a number in the body is beyond 64 bits")
     except (_scan.ScanError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Failed(400, "invalid_request_error", "invalid_json", f"the body cannot be read: {error}") from None
     raise Failed(400, "invalid_request_error", "invalid_json", "the body is a JSON object")
+
+
+def _fits(value: object) -> bool:
+    """Whether every number can be written down where the books are kept."""
+    if isinstance(value, dict):
+        return all(map(_fits, value.values()))
+    if isinstance(value, list):
+        return all(map(_fits, value))
+    return not isinstance(value, int) or -(2**63) <= value < 2**63
+
+
+def headers_of(failed: Failed) -> dict[str, str]:
+    """What a failure says in its headers, for surfaces that word its body themselves."""
+    told = {name.decode(): value.decode() for name, value in failed.headers}
+    return told if failed.retry_after_s is None else {**told, "retry-after": str(failed.retry_after_s)}
 
 
 class _Dollars(msgspec.Struct):
@@ -78,12 +96,12 @@ class _Dollars(msgspec.Struct):
         self.budget_usd = bytes(self.budget_usd).decode()  # type: ignore[assignment]  # read raw, wanted as text
 
 
-async def body_of(request: Request) -> bytes:
+async def body_of(request: Request, most: int = BODY_MAX) -> bytes:
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
-        if size > BODY_MAX:
-            raise Failed(413, "invalid_request_error", "body_too_large", f"the body is longer than {BODY_MAX} bytes")
+        if size > most:
+            raise Failed(413, "invalid_request_error", "body_too_large", f"the body is longer than {most} bytes")
         parts.append(part)
     return b"".join(parts)
 

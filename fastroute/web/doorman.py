@@ -11,6 +11,8 @@ from typing import Any, Final
 
 from fastroute.call import Call, Failed
 from fastroute.config import Config
+from fastroute.config.findings import is_loopback
+from fastroute.domain import TOKENS_MAX
 from fastroute.ledger.accounts import Account
 from fastroute.ledger.teller import BooksUnreachable, Teller, Unknown
 from fastroute.ledger.tokens import PREFIXES, well_formed
@@ -23,6 +25,11 @@ from fastroute.web import reading
 OUTPUT_USUAL: Final = 1024
 # Wrong keys that one address may try in a window.
 WRONG_MAX: Final = 60
+# Accounts' ids are below this, and addresses' keys above it: here an agent's events are counted.
+_EVENTS: Final = 1 << 60
+_QUESTIONS: Final = 1 << 59
+# Questions to the desk that one account may ask in a minute.
+QUESTIONS_MAX: Final = 6000
 _OURS: Final = tuple(PREFIXES.values())
 
 
@@ -40,6 +47,8 @@ class Doorman:
         self._addresses = Addresses(config.limits.trusted_proxies, secret=secret)
         self._strangers = Addresses(config.limits.trusted_proxies, secret=secret[:32] + b"wrong keys")
         self._anonymous = config.limits.anonymous_requests
+        # An open house is for this machine alone, whatever became of the keys that were there when it began to serve.
+        self._open = is_loopback(config.server.host)
         self.guards = self._static is not None or teller is not None
 
     def meet(self, found: dict[bytes, bytes], query: bytes) -> Account | Unlimited | None:
@@ -54,7 +63,7 @@ class Doorman:
         if teller is None:
             return self._nobody
         if given is None or not given.startswith(_OURS):
-            return self._nobody if self._static is None and teller.open_house else None
+            return self._nobody if self._open and self._static is None and teller.open_house else None
         account = teller.known(given.encode("latin-1"))
         return account if isinstance(account, Account) and account.state == "live" else None
 
@@ -63,20 +72,32 @@ class Doorman:
         given = reading.credential(found, query)
         teller = self._teller
         assert teller is not None
+        if given is not None and given.startswith(_OURS):
+            return await self.holder(given.encode("latin-1"), scope)
         try:
-            if given is None or not given.startswith(_OURS):
-                if self._static is None and await teller.house():
-                    return self._nobody
-            else:
-                account = await self.account_of(given.encode("latin-1"))
-                if account is not None:
-                    return account
+            if self._open and self._static is None and await teller.house():
+                return self._nobody
         except BooksUnreachable as error:
-            raise Failed(503, "server_error", "books_unavailable", str(error), retry_after_s=1) from None
+            raise _unreachable(error) from None
         if given is None:
             raise _missing()
         self._mind(scope)
         raise _wrong()
+
+    async def holder(self, token: bytes, scope: Mapping[str, Any]) -> Account:
+        """Who has this token; `Failed` 401 when nobody does, and then the guess is counted."""
+        if self._teller is None:
+            raise Failed(
+                503, "server_error", "books_unavailable", "this gateway keeps no books: it serves without a state"
+            )
+        try:
+            account = await self.account_of(token)
+        except BooksUnreachable as error:
+            raise _unreachable(error) from None
+        if account is None:
+            self._mind(scope)
+            raise _wrong()
+        return account
 
     async def account_of(self, token: bytes) -> Account | None:
         """Who has this token, if anybody does."""
@@ -101,11 +122,31 @@ class Doorman:
         else:
             return
         tokens = call.input_bound // 4 + (OUTPUT_USUAL if call.output_cap is None else call.output_cap) * call.choices
+        tokens = min(tokens, TOKENS_MAX)
         passed = limiter.admit(limits, tokens, self._teller.clock.monotonic_ms())
         if isinstance(passed, Exceeded):
             self._metrics.refusal(passed.kind)
             raise _limited(passed)
         call.permit = passed
+
+    def admit_event(self, account: Account, per_minute: int) -> None:
+        """Count one event of an agent, apart from its requests; `Failed` 429 when it sent enough of them."""
+        self._count(account.id | _EVENTS, per_minute)
+
+    def admit_asker(self, account: Account) -> None:
+        """Count one question to the desk, which everybody shares; `Failed` 429 when an account asked enough of them."""
+        self._count(account.id | _QUESTIONS, QUESTIONS_MAX)
+
+    def _count(self, key: int, per_minute: int) -> None:
+        limiter, teller = self._limiter, self._teller
+        if limiter is None or teller is None:
+            return
+        most = per_minute * limiter.window_s // 60
+        passed = limiter.admit(((key, most, None, None),), 0, teller.clock.monotonic_ms())
+        if isinstance(passed, Exceeded):
+            self._metrics.refusal(passed.kind)
+            raise _limited(passed)
+        passed.leave()
 
     def _mind(self, scope: Mapping[str, Any]) -> None:
         """Count a wrong key; an address with too many reads 429 for a while, right keys apart."""
@@ -126,6 +167,10 @@ def _missing() -> Failed:
 def _wrong() -> Failed:
     # The same words for one that never was, was mistyped, was revoked or is over: nobody learns which.
     return Failed(401, "authentication_error", "invalid_api_key", "this key is not known here, or no longer")
+
+
+def _unreachable(error: BooksUnreachable) -> Failed:
+    return Failed(503, "server_error", "books_unavailable", str(error), retry_after_s=1)
 
 
 def _limited(exceeded: Exceeded) -> Failed:

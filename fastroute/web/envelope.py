@@ -37,6 +37,9 @@ def error(request: Request, failed: Failed, headers: Mapping[str, str] | None = 
     name = request.app.gateway.ids.request()
     body = telling.worded(caller_of(request.headers, request.scope["path"]), name, failed)
     told = {"x-request-id": name, "request-id": name, "x-router-request-id": name, **(headers or {})}
+    told |= {header.decode(): value.decode() for header, value in failed.headers}
+    if failed.retry_after_s is not None:
+        told["retry-after"] = str(failed.retry_after_s)
     if failed.closes:
         told["connection"] = "close"
     return JSON(body, failed.status, told)

@@ -93,7 +93,7 @@ def _to_the_only_one(gateway: Gateway, call: Call) -> None:
     """A form may leave the model to its provider, where one provider alone can be meant; what it costs is not known."""
     providers = gateway.config.providers
     able = [name for name, provider in providers.items() if provider.dialect == "openai" and provider.base_url]
-    if len(able) != 1:
+    if len(able) != 1 or call.account.models is not None:
         message = "you must provide a model: it says which provider is meant"
         raise Failed(400, "invalid_request_error", "model_required", message, param="model")
     name = able[0]

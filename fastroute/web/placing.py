@@ -23,6 +23,8 @@ from fastroute.web import desk
 from fastroute.web.envelope import JSON
 
 KEY_MAX = 255
+# A descriptor is kept with its decision for a month.
+DESCRIPTOR_MAX = 16 * 1024
 
 
 def routes() -> list[Path]:
@@ -45,13 +47,12 @@ async def _answered(request: Request, *, explain: bool) -> Response:
         return await _placed(request, explain=explain)
     except Failed as failed:
         body = {"error": failed.code or failed.kind, "field": failed.param, "message": failed.message}
-        headers = {} if failed.retry_after_s is None else {"retry-after": str(failed.retry_after_s)}
-        return JSON(body, failed.status, headers)
+        return JSON(body, failed.status, desk.headers_of(failed))
 
 
 async def _placed(request: Request, *, explain: bool) -> Response:
     account = await desk.asker(request, "key")
-    body = await desk.body_of(request)
+    body = await desk.body_of(request, DESCRIPTOR_MAX)
     try:
         asked = decode_route_request(body)
     except DescriptorError as error:
@@ -62,7 +63,8 @@ async def _placed(request: Request, *, explain: bool) -> Response:
             400, "invalid_request_error", "invalid_request", f"an Idempotency-Key has 1 to {KEY_MAX} characters"
         )
     gateway = request.app.gateway
-    left = await desk.ask(request, "grants.remaining", account=account.id)
+    ceiling = asked.descriptor.budget_ceiling_microdollars or 0
+    left = await desk.ask(request, "grants.remaining", account=account.id, wanted=ceiling)
     snapshot = Snapshot(
         lanes=gateway.health.troubled,
         latency=gateway.latency.facts(),

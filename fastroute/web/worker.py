@@ -17,9 +17,6 @@ import sys
 from pathlib import Path
 
 import uvloop
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.server.embed import Server
 
 from fastroute import logs
 from fastroute.clock import SystemClock
@@ -30,13 +27,10 @@ from fastroute.limits import Limiter
 from fastroute.reloading import Load, Reloader
 from fastroute.watchdog import Watchdog
 from fastroute.web.app import Application, application
+from fastroute.web.serving import server as server_of
 
-BACKLOG = 4096
 # Half a second in which a load balancer may see that we are not ready and send its requests elsewhere.
 UNREADY_S = 0.5
-# What a request's head may take to arrive, and, since the server has one clock for both, how long a kept connection may
-# be idle: shorter than a load balancer keeps its own (60 s is usual), and requests would meet a closing connection.
-HEADERS_MS = 75_000
 # A caller that takes nothing for so long is gone, whatever its socket says.
 WRITE_S = 60.0
 _LOOK_AGAIN_S = 0.1
@@ -70,18 +64,7 @@ async def _serve(config: Config, number: int, lines: logs.Logs, load: Load | Non
     gc.collect()
     gc.freeze()  # what is there now stays, and need not be looked at again
     gc.set_threshold(_YOUNG_MAX, 10, 10)
-    server = Server(
-        app,
-        address=config.server.host,
-        port=config.server.port,
-        interface=Interfaces.ASGI,
-        http=HTTPModes.http1,
-        websockets=False,
-        backlog=BACKLOG,
-        backpressure=_connections_max(config.server.backpressure),
-        http1_settings=HTTP1Settings(header_read_timeout=HEADERS_MS, max_buffer_size=65536),
-        log_enabled=False,
-    )
+    server = server_of(app, config.server.host, config.server.port, _connections_max(config.server.backpressure))
     app.ready = False
     stop = asyncio.Event()
     reloader = Reloader(config, load, app.take)

@@ -458,13 +458,13 @@ class Gateway:
             return self.process.wait()
 
 
-def start(place: Path, config: str, env: Mapping[str, str] | None = None) -> Gateway:
+def start(place: Path, config: str, env: Mapping[str, str] | None = None, workers: int = 1) -> Gateway:
     """A gateway that answers; nothing of the tester's own environment reaches it but the path to programs."""
     place.mkdir(parents=True, exist_ok=True)
     (place / "fastroute.yaml").write_text(config)
     log = place / "log"
     command = [sys.executable, "-m", "fastroute", "serve", "--config", str(place / "fastroute.yaml")]
-    command += ["--port", "0", "--workers", "1", "--state-dir", str(place / "data")]
+    command += ["--port", "0", "--workers", str(workers), "--state-dir", str(place / "data")]
     world = {"PATH": os.environ["PATH"], "HOME": str(place), **(env or {})}
     with log.open("wb") as out:
         process = subprocess.Popen(command, cwd=ROOT, env=world, stdout=out, stderr=subprocess.STDOUT)

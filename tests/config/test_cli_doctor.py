@@ -60,7 +60,7 @@ def test_json_is_one_object_with_values_sources_and_findings(doctor):
     result = doctor("--config", "my.yaml", "--json", environ={"OPENAI_API_KEY": KEY, "ROUTER_API_KEY": "short"})
     assert result.exit_code == 0
     body = json.loads(result.stdout)
-    assert list(body) == ["settings", "providers", "findings"]
+    assert list(body) == ["settings", "providers", "policies", "findings"]
     assert {"name": "server.port", "value": 9, "source": "my.yaml:2"} in body["settings"]
     assert {"name": "auth.router_key", "value": "***", "source": "env ROUTER_API_KEY"} in body["settings"]
     assert {"name": "auth.admin_key", "value": None, "source": "default"} in body["settings"]

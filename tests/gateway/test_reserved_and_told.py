@@ -38,7 +38,7 @@ SCANNER = RequestScanner((b"n", *asked.NAMES))
         ("gemini", {"generationConfig": {"candidateCount": 4}}, 4, None),
         ("gemini", {"generation_config": {"candidate_count": 4, "max_output_tokens": 9}}, 4, 9),
         ("gemini", {"generationConfig": {"maxOutputTokens": 9}, "generation_config": {"maxOutputTokens": 12}}, 1, 12),
-        ("gemini", {"generationConfig": {"candidateCount": -1, "maxOutputTokens": "many"}}, 1, None),
+        ("gemini", {"generationConfig": {"candidateCount": "4", "maxOutputTokens": 9.0}}, 4, 9),
         ("gemini", {"generationConfig": [1]}, 1, None),
         ("completions", {"prompt": "a", "n": 10**15}, asked.ANSWERS_MAX, None),
     ],
@@ -122,17 +122,17 @@ def basis_of(gateway: Any, act: Any) -> tuple[set[str], float, float]:
     ("usage", "asked_for", "basis", "breaches"),
     [
         (told(5, 10), {"max_tokens": 10}, "exact", 0),
-        (told(5, 11), {"max_tokens": 10}, "bounded", 0),
+        (told(5, 11), {"max_tokens": 10}, "exact", 0),  # whoever ignores a cap bills all the same
         (told(5, 20), {"max_tokens": 10, "n": 2}, "exact", 0),
-        (told(5, 21), {"max_tokens": 10, "n": 2}, "bounded", 0),
+        (told(5, 21), {"max_tokens": 10, "n": 2}, "exact", 0),
         (told(5, 4096), {}, "exact", 0),
         (told(5, 4097), {}, "bounded", 0),
-        (told(1_000, 5), {"max_tokens": 10}, "bounded", 0),
+        (told(1_000, 5), {"max_tokens": 10}, "exact", 1),  # read somewhere else: it is billed
         (told(999_999_999, 5), {"max_tokens": 10}, "bounded", 0),
         (told(5, 1_005, 1_000), {"max_tokens": 10}, "exact", 1),  # thoughts that are billed beside the cap
         (told(5, 5_005, 5_000), {"max_tokens": 10}, "bounded", 0),  # more than the model can say at all
         (told(50_000, 5), {"max_tokens": 10, "tools": [{"type": "web_search"}]}, "exact", 1),
-        (told(50_000, 5), {"max_tokens": 10, "web_search_options": {}, "n": 1}, "bounded", 0),
+        (told(50_000, 5), {"max_tokens": 10, "web_search_options": {}, "n": 1}, "exact", 1),
         (told(50_000, 5), {"max_tokens": 10, "web_search_options": {"search_context_size": "low"}}, "exact", 1),
     ],
 )
@@ -182,4 +182,11 @@ def test_what_was_told_is_kept_in_the_log(gateway, upstream, say):
     while not lines and time.monotonic() < patience:  # lines are written by a thread of their own
         time.sleep(0.01)
         lines = [line for line in gateway.log.read_text().splitlines() if name in line and "31337" in line]
-    assert "bounded" in lines[0]
+    assert "settled without it" in lines[0]
+
+
+@pytest.mark.parametrize("value", [-1, 0, True, 1.5, "many", "8.0", [], 10**30])
+def test_a_count_of_gemini_that_may_mean_anything_is_refused(value: Any):
+    scan = SCANNER.scan(json.dumps({"generationConfig": {"candidateCount": value}}).encode())
+    with pytest.raises(ScanError):
+        asked.asked("gemini", scan, 1)

@@ -84,12 +84,12 @@ def test_hints_and_masks_show_nothing_of_the_secret(kind):
     assert token.hint == f"{PREFIXES[kind]}{token.id}_...{token.text[-4:]}"
     for shown in (token.hint, token.id, masked(token.text)):
         assert not any(secret[place : place + 6] in shown for place in range(len(secret) - 6))
-    assert masked(token.text) == f"{token.text[:8]}...({len(token.text)} chars)"
+    assert masked(token.text) == f"{token.text[:8]}... ({len(token.text)} chars)"
 
 
 @pytest.mark.parametrize(
     ("token", "shown"),
-    [(None, "(no key returned)"), ("", "(0 chars)"), ("12345678", "(8 chars)"), ("123456789", "12345678...(9 chars)")],
+    [(None, "(no key returned)"), ("", "(0 chars)"), ("12345678", "(8 chars)"), ("123456789", "12345678... (9 chars)")],
 )
 def test_a_token_is_masked_by_the_rule_of_the_routing_client(token, shown):
     assert masked(token) == shown

@@ -15,7 +15,7 @@ from pathlib import Path
 import gateway_kit as kit
 import pytest
 
-from fastroute.web import worker
+from fastroute.web import serving, worker
 
 PIECE = kit.chunk(kit.said("x" * 8000))
 
@@ -287,11 +287,11 @@ def test_thousands_of_idle_connections_do_no_harm(gateway: kit.Gateway, many: in
 
 def test_a_kept_connection_outlives_the_patience_of_a_load_balancer():
     """Theirs is usually 60 s: were ours shorter, requests would now and then meet a closing connection."""
-    assert worker.HEADERS_MS > 60_000
+    assert serving.HEADERS_MS > 60_000
 
 
 def test_a_head_that_does_not_come_is_given_up(serve: Callable[..., kit.Gateway]):
-    gateway = serve(constants={"fastroute.web.worker.HEADERS_MS": 400})
+    gateway = serve(constants={"fastroute.web.serving.HEADERS_MS": 400})
     socks = [gateway.connect() for _ in range(50)]
     ended = []
 

@@ -1,0 +1,161 @@
+"""`fastroute infer`: one prompt under a policy, its text as it comes, one line of account, a receipt.
+
+Alone it needs no server; with `--url` it asks one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from fastroute.cli import books, exits
+from fastroute.cli.exits import fail
+from fastroute.errors import FastrouteError
+from fastroute.money import usd_from_picodollars
+from fastroute.policies import PolicyError, UnknownPolicy
+from fastroute.receipts.describe import dollars
+
+INTERRUPTED = 130
+_CODES = {"quota": exits.QUOTA, "policy": exits.DATA, "config": exits.CONFIG, "upstream": exits.UNAVAILABLE}
+
+
+@click.command("infer")
+@click.option("-p", "--policy", required=True, help="The policy to ask under.")
+@click.option("-u", "--user", required=True, help="Who asks; made, with the policy's budgets, on first use.")
+@click.option("--input", "text", default=None, help="The prompt.")
+@click.option(
+    "--file", "path", type=click.Path(path_type=Path), help="A file with the prompt; default: standard input."
+)
+@click.option("--model", default=None, help="One of the policy's models, and no other unless it says pinned: failover.")
+@click.option("--stream/--no-stream", default=None, help="As it comes, or whole; default: as the policy says.")
+@click.option(
+    "--url", envvar="FASTROUTE_URL", default=None, help="Ask this server, with --key, instead of the providers."
+)
+@click.option("--key", envvar="FASTROUTE_API_KEY", default=None, help="The key for --url.")
+@books.common
+def command(
+    config_path: Path | None,
+    state_dir: str | None,
+    as_json: bool,
+    policy: str,
+    user: str,
+    text: str | None,
+    path: Path | None,
+    model: str | None,
+    stream: bool | None,
+    url: str | None,
+    key: str | None,
+) -> None:
+    """Run one prompt under a policy.
+
+    The answer goes to standard output, and one line about it to standard error. Exit codes: 0 ok, 65 the policy refuses,
+    69 nobody answered, 75 a quota is used up, 78 configuration, 130 interrupted, 1 anything else.
+    """
+    from fastroute.prompting import Interrupted, Prompt, Refused, ask
+
+    prompt = Prompt(policy, user, _text(text, path), model, stream)
+    ends = _Printer(as_json)
+    try:
+        if url is not None:
+            from fastroute.cli.remote import ask_server
+
+            told = ask_server(url, key, prompt, ends.write)
+        else:
+            told = asyncio.run(ask(books.settings(config_path, state_dir), prompt, ends.write))
+    except Refused as refused:
+        ends.refused(refused.message, refused.code, refused.told)
+        sys.exit(_CODES[refused.kind])
+    except Interrupted as left:
+        ends.refused("interrupted", None, left.told)
+        sys.exit(INTERRUPTED)
+    except (PolicyError, UnknownPolicy) as error:
+        _policy(error)
+    except FastrouteError as error:
+        fail(error)
+    ends.done(told)
+
+
+def _policy(error: FastrouteError) -> NoReturn:
+    click.echo(str(error), err=True)
+    sys.exit(exits.DATA)
+
+
+def _text(text: str | None, path: Path | None) -> str:
+    if text is not None and path is not None:
+        raise click.UsageError("give --input or --file, not both")
+    if text is None:
+        try:
+            text = sys.stdin.read() if path is None else path.read_text()
+        except OSError as error:
+            raise click.BadParameter(f"{path}: {error.strerror}", param_hint="--file") from None
+        except UnicodeDecodeError:
+            raise click.BadParameter(f"{path or 'standard input'} is not UTF-8", param_hint="--file") from None
+    if not text.strip():
+        raise click.UsageError("there is no prompt; give --input, --file or standard input")
+    return text
+
+
+class _Printer:
+    """What the terminal sees: text at once and the account after it, or one JSON object at the end."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._last = ""
+
+    def write(self, text: str) -> None:
+        if not self._as_json:
+            click.echo(text, nl=False)
+            sys.stdout.flush()
+            self._last = text
+
+    def done(self, told: Any) -> None:
+        if self._as_json:
+            books.print_json(_fields(told))
+        self._close(told)
+
+    def refused(self, message: str, code: str | None, told: Any) -> None:
+        if self._as_json:
+            error = {"error": {"message": message, "code": code}}
+            books.print_json(error if told is None or not told.attempts else {**_fields(told), **error})
+        self._end_line()
+        click.echo(message, err=True)
+        if told is not None and told.attempts:
+            self._close(told)
+
+    def _close(self, told: Any) -> None:
+        self._end_line()
+        cost = "unknown" if told.cost_picodollars is None else dollars(usd_from_picodollars(told.cost_picodollars))
+        click.echo(
+            f"[receipt {told.id}] route={told.route_final} fallbacks={told.fallback_count} "
+            f"latency={told.latency_ms}ms cost={cost}",
+            err=True,
+        )
+
+    def _end_line(self) -> None:
+        if self._last and not self._last.endswith("\n"):
+            click.echo()
+        self._last = ""
+
+
+def _fields(told: Any) -> dict[str, Any]:
+    cost = told.cost_picodollars
+    return {
+        "id": told.id,
+        "policy": told.policy,
+        "user": told.user,
+        "route_primary": told.route_primary,
+        "route_final": told.route_final,
+        "fallback_count": told.fallback_count,
+        "reasons": list(told.reasons),
+        "latency_ms": told.latency_ms,
+        "first_chunk_ms": told.first_chunk_ms,
+        "cost_usd": None if cost is None else usd_from_picodollars(cost),
+        "cost_picodollars": cost,
+        "usage": told.usage,
+        "status": told.status,
+        "text": told.text,
+    }

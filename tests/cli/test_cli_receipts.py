@@ -1,0 +1,173 @@
+"""`fastroute receipts`: listed, opened, proved; and what is not as it was signed is told (P-A11 to P-A13)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def answered(served: Any, lab: Any) -> list[str]:
+    """The receipts of five answered requests, the first of them at 165 microdollars."""
+    from acceptance_kit import chat, whole
+    from money_desk_kit import until
+
+    key = served.run("keys", "create", "--name", "asha", "--budget-usd", "5").stdout.strip()
+    lab.say("cheap", whole(chat("well", usage=(300, 200))))
+    prompt = [{"role": "user", "content": "x" * 1200}]
+    told = [served.gateway.ask("cheap", headers={"authorization": f"Bearer {key}"}, messages=prompt) for _ in range(5)]
+    lab.forget()
+    ids = [one.headers["x-router-receipt-id"] for one in told]
+    until(lambda: len(served.json("receipts", "list")) == 5)
+    return ids
+
+
+def copied(served: Any, place: Path) -> Any:
+    """The books as they are, in a place where no server runs."""
+    terminal = type(served)(place, None)
+    shutil.copy(served.place / "fastroute.yaml", place)
+    shutil.copytree(served.state_dir / "secrets", terminal.state_dir / "secrets")
+    with (
+        contextlib.closing(sqlite3.connect(served.state_dir / "fastroute.db")) as source,
+        contextlib.closing(sqlite3.connect(terminal.state_dir / "fastroute.db")) as copy,
+    ):
+        source.backup(copy)
+    return terminal
+
+
+def test_p_a11_a_receipt_says_what_it_cost_exactly(served: Any, answered: list[str]) -> None:
+    said = served.run("receipts", "--open", answered[0]).output
+    assert "$0.000165" in said
+    assert answered[0] in said
+    assert "300 in, 200 out" in said
+    table = served.run("receipts", "list").output
+    assert table.count("$0.000165") == 5
+    assert table.splitlines()[1].startswith(answered[-1])
+
+
+def test_a_receipt_is_found_by_its_request_too(served: Any, answered: list[str]) -> None:
+    body = served.json("receipts", "--open", answered[0])
+    assert served.json("receipts", "--open", body["request_id"]) == body
+    assert body == served.twin(f"/admin/receipts/{answered[0]}")
+
+
+def test_the_list_is_the_http_twins(served: Any, answered: list[str]) -> None:
+    told = served.json("receipts", "list", "--limit", "3")
+    assert told == served.twin("/admin/receipts?limit=3")["data"]
+    assert [one["id"] for one in told] == answered[:1:-1]
+    assert served.json("receipts") == served.json("receipts", "list")
+
+
+def test_the_chain_is_proved(served: Any, answered: list[str], tmp_path: Path) -> None:
+    assert "all of them true" in served.run("receipts", "verify").output
+    assert served.json("receipts", "verify") == {"ok": True, "receipts": len(answered), "faults": []}
+    assert copied(served, tmp_path).json("receipts", "verify")["ok"] is True
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"cost_usd":"0.0001650"', '"cost_usd":"0.0001649"'),
+        ('"route_final":"cheap"', '"route_final":"dear"'),
+        ('"ts":"20', '"ts":"21'),
+        ('"account_name":"asha"', '"account_name":"asho"'),
+    ],
+    ids=["cost", "route", "ts", "account"],
+)
+def test_p_a12_what_was_altered_has_a_bad_signature(
+    served: Any, answered: list[str], tmp_path: Path, old: str, new: str
+) -> None:
+    terminal = copied(served, tmp_path)
+    with contextlib.closing(sqlite3.connect(terminal.state_dir / "fastroute.db")) as db, db:
+        [(body,)] = db.execute("SELECT body FROM receipts WHERE id = ?", (answered[2],)).fetchall()
+        text = body.decode() if isinstance(body, bytes) else body
+        assert old in text
+        spoiled = text.replace(old, new)
+        db.execute(
+            "UPDATE receipts SET body = ? WHERE id = ?",
+            (spoiled.encode() if isinstance(body, bytes) else spoiled, answered[2]),
+        )
+    assert "BAD SIGNATURE" in terminal.run("receipts", "--open", answered[2], code=1).output
+    report = terminal.json("receipts", "verify", code=1)
+    assert report["ok"] is False
+    assert len(report["faults"]) == 1
+    assert "BROKEN" in terminal.run("receipts", "verify", code=1).output
+
+
+def test_p_a12_order_and_blanks_alone_change_nothing(served: Any, answered: list[str], tmp_path: Path) -> None:
+    terminal = copied(served, tmp_path)
+    with contextlib.closing(sqlite3.connect(terminal.state_dir / "fastroute.db")) as db, db:
+        [(body,)] = db.execute("SELECT body FROM receipts WHERE id = ?", (answered[2],)).fetchall()
+        fields = json.loads(body)
+        other = json.dumps(dict(reversed(fields.items())), indent=2)
+        db.execute(
+            "UPDATE receipts SET body = ? WHERE id = ?",
+            (other.encode() if isinstance(body, bytes) else other, answered[2]),
+        )
+    said = terminal.run("receipts", "--open", answered[2]).output
+    assert "BAD SIGNATURE" not in said
+
+
+def test_one_that_is_missing_breaks_the_chain(served: Any, answered: list[str], tmp_path: Path) -> None:
+    terminal = copied(served, tmp_path)
+    with contextlib.closing(sqlite3.connect(terminal.state_dir / "fastroute.db")) as db, db:
+        db.execute("DELETE FROM receipts WHERE id = ?", (answered[2],))
+    assert terminal.json("receipts", "verify", code=1)["ok"] is False
+
+
+def test_where_there_are_none_it_says_so(alone: Any) -> None:
+    assert "no receipts yet" in alone.run("receipts", "list").output
+    assert alone.json("receipts", "list") == []
+    assert alone.json("receipts", "verify")["receipts"] == 0
+
+
+@pytest.mark.parametrize(("words", "code"), [(("--open", "rcpt_none"), 1), (("list", "--limit", "0"), 1)])
+def test_what_is_not_there_is_told(terminal: Any, words: tuple[str, ...], code: int) -> None:
+    result = terminal.run("receipts", *words, code=code)
+    assert result.stderr
+    assert result.stdout == ""
+
+
+def test_p_a13_no_answer_without_its_receipt_whenever_it_is_killed(lab: Any, tmp_path: Path, served: Any) -> None:
+    """kill -9 of everything right after the answers; the next look finds every receipt that was promised, whole."""
+    from acceptance_kit import start
+    from money_desk_kit import until
+
+    promised: list[str] = []
+    terminal = type(served)(tmp_path, None)
+    config = (served.place / "fastroute.yaml").read_text().replace(str(served.place), str(tmp_path))
+    key = ""
+    for _ in range(3):
+        gateway = start(tmp_path, config, {}, 2)
+        terminal.gateway = gateway
+        key = key or terminal.run("keys", "create", "--name", "asha", "--budget-usd", "5").stdout.strip()
+        promised += [terminal.ask(key, max_tokens=5).headers["x-router-receipt-id"] for _ in range(6)]
+        pid = gateway.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        os.kill(pid, signal.SIGKILL)
+        gateway.process.wait(10)
+        until(lambda: not any(_runs(one) for one in children))  # noqa: B023
+        gateway.http.close()
+        for name in promised:
+            assert name in terminal.run("receipts", "--open", name).output
+    assert terminal.json("receipts", "verify")["ok"] is True
+    assert terminal.json("ledger", "verify")["ok"] is True
+    told = terminal.json("usage", "-u", "asha")
+    assert told["by_model"][0]["requests"] == len(promised)
+
+
+def _runs(pid: str) -> bool:
+    """Whether any thread of it is there and has not ended: until the last has, its files are open."""
+    try:
+        stats = [(task / "stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:
+        return Path(f"/proc/{pid}/task").exists()
+    return any(stat.rpartition(")")[2].split()[0] not in "ZX" for stat in stats)

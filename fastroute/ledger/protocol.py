@@ -54,7 +54,7 @@ class Refresh(Struct, frozen=True, tag="refresh"):
     holder: int
     seq: int
     leases: tuple[LeaseReport, ...]
-    final: bool = False  # nothing is open and everything free is released: this life is over
+    final: bool = False  # nothing is open and everything free is released; what ends a life is STOP in its journal
     heard: int = 0  # the last `Recall` obeyed before this report was made
 
 

@@ -111,6 +111,9 @@ def _told(counter: Counter, run: Run, body_hash: str) -> dict[str, Any]:
         message = "this Idempotency-Key was used with another body; a new request needs a new key"
         raise Refused(422, "idempotency_key_reused", message)
     if run.done:
+        if run.body is None and run.status >= 500:
+            message = "the first run came to no answer, and is charged for what it used; a new request needs a new key"
+            raise Refused(409, "idempotency_run_failed", message)
         if run.body is None:
             raise Refused(
                 409, "idempotency_answer_too_long", "the first answer was too long to be kept, and is charged"

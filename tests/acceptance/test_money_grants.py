@@ -256,3 +256,15 @@ def test_nothing_that_fits_is_an_answer(house: House, parent: Key) -> None:
     assert all(each["verdict"] == "excluded" for each in said["candidates"])
     assert "grant" not in said or said["grant"] is None
     json.dumps(said)
+
+
+def test_what_a_worker_holds_ahead_is_no_reason_to_refuse_a_grant(house: House, lab: Any) -> None:
+    """Workers lease before they need it; a grant asks them back for what they do not use."""
+    key = house.key(budget_microdollars=100_000)
+    lab.say("cheap", whole(chat("well", usage=(10, 90))))
+    for _ in range(3):
+        assert house.ask(key, "cheap", max_tokens=500).status == 200
+    house.spent(key, 300)
+    assert house.money(key)[1] > 0, "nothing is leased ahead, so this shows nothing"
+    reply = route(house, key, budget_ceiling_microdollars=99_700)
+    assert (reply.status_code, reply.json()["grant"]["budget_microdollars"]) == (200, 99_700)

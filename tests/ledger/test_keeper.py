@@ -11,7 +11,7 @@ import pytest
 
 from fastroute.errors import StoreCorrupt, StoreError
 from fastroute.ledger import records
-from fastroute.ledger.book import Book, Budget, FinishedRequest, Refused
+from fastroute.ledger.book import Book, Budget, FinishedRequest, Refused, Scarce
 from fastroute.ledger.journal import JournalDamaged
 from fastroute.ledger.keeper import BACKOFF_MS, RECALL_MS, SWEEP_MS, TICK_MS, UNAVAILABLE, Keeper, Letter, Now, Post
 from fastroute.ledger.memory import Memory
@@ -117,6 +117,12 @@ class Clerk:
         if operation == "used":
             [balance] = book.balances(arguments["account"], now_ms)
             return balance.used
+        if operation == "lend":
+            [balance] = book.balances(arguments["account"], now_ms)
+            recalls = book.recall(arguments["account"], now_ms)
+            if balance.remaining < arguments["amount"] and recalls and not again:
+                raise Scarce(recalls)
+            return balance.remaining
         raise Refused(404, "unknown_operation", f"nobody answers {operation!r} here", "operation")
 
     def take(self) -> dict[tuple[str, str], RecordRow | None]:
@@ -311,6 +317,32 @@ def test_an_urgent_want_waits_no_longer_than_it_may(house: House) -> None:
     assert house.later(RECALL_MS - 1) == []
     [(to, refused)] = house.later(1)
     assert (to, refused.leases[0].granted, refused.leases[0].short) == (2, 0, 10)
+
+
+def test_the_desk_waits_for_what_workers_do_not_use(house: House) -> None:
+    """A grant is as urgent as a request: it is not refused while a worker holds money that it does not need."""
+    account = house.key(100)
+    window = house.window(account)
+    first = house.hello(1)
+    house.turn((1, house.want(1, first, window, 1, 90)))
+    lend = Ask(7, "lend", {"account": account, "amount": 50})
+    [(to, recall)] = house.turn((9, lend))
+    assert (to, recall.windows) == (1, (window,)), "the asker has no answer yet"
+    heard = house.want(1, first, window, 2, 0, granted_seen=90, released=80, held=10, urgent=False, heard=recall.number)
+    assert dict(house.turn((1, heard)))[9] == Answered(7, 90)
+
+
+def test_the_desk_waits_no_longer_than_it_may_and_not_for_nobody(house: House) -> None:
+    account = house.key(100)
+    window = house.window(account)
+    first = house.hello(1)
+    house.turn((1, house.want(1, first, window, 1, 90)))
+    lend = Ask(7, "lend", {"account": account, "amount": 50})
+    house.turn((9, lend))
+    assert house.later(RECALL_MS - 1) == []
+    assert house.later(1) == [(9, Answered(7, 10))]
+    house.keeper.gone(1)
+    assert house.turn((9, lend)) == [(9, Answered(7, 10))], "its holder lives and cannot be reached"
 
 
 def test_nobody_waits_for_one_who_has_left(house: House) -> None:

@@ -132,6 +132,15 @@ def test_an_answer_that_is_too_long_says_so(desk):
     assert len(desk.look("just")["body"]) == BODY_MAX
 
 
+def test_a_run_that_came_to_nothing_and_was_billed_says_so(desk):
+    desk.claim(name="broken")
+    desk.keep_answer(name="broken", status=502, body=None)
+    refusal = desk.refused(
+        "answers.claim", account=desk.alice, name="broken", body_hash="h", request="r", holder=desk.holder
+    )
+    assert (refusal.status, refusal.code) == (409, "idempotency_run_failed")
+
+
 def test_a_dropped_claim_may_be_claimed_anew(desk):
     desk.claim()
     drop = {"account": desk.alice, "name": "n"}

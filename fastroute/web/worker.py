@@ -21,6 +21,7 @@ import uvloop
 from fastroute import logs
 from fastroute.clock import SystemClock
 from fastroute.config import Config
+from fastroute.errors import FastrouteError
 from fastroute.ledger import secrets
 from fastroute.ledger.teller import Teller
 from fastroute.limits import Limiter
@@ -42,6 +43,9 @@ _YOUNG_MAX = 20_000
 # Descriptors a worker needs for itself: libraries' pipes, logs, counters, the loop's own.
 _OWN_FILES = 64
 
+# What a worker that cannot serve ends with, of sysexits.h: whoever supervises it tries again later.
+_CANNOT = 74
+
 log = logging.getLogger("fastroute.worker")
 
 
@@ -51,6 +55,10 @@ def work(config: Config, number: int, load: Load | None = None) -> None:
     lines = logs.setup(config.log.level, config.log.path, number, secrets=config.secrets())
     try:
         uvloop.run(_serve(config, number, lines, load))
+    except FastrouteError as error:
+        # A disk without room, books that nobody opens: said once for each start, without our insides.
+        log.critical("worker %d cannot serve: %s", number, error)
+        sys.exit(_CANNOT)
     finally:
         logs.shutdown()
 

@@ -189,3 +189,33 @@ def test_books_that_cannot_be_written_are_not_served(house: kit.Houses, disk: Pa
     assert contents(gateway.state_dir) == before
     gateway.start()
     assert gateway.desk("keys.show", id="early")["budgets"][0]["used"] == 3000
+
+
+def test_a_disk_without_room_for_a_worker_is_said_in_one_line(disk: Path, tmp_path: Path) -> None:
+    """And tried again, since an operator may make room."""
+    (disk / "ballast").write_bytes(bytes((DISK_MIB - 24) << 20))
+    command = [
+        sys.executable,
+        "-m",
+        "fastroute",
+        "serve",
+        "--port",
+        "0",
+        "--workers",
+        "1",
+        "--state-dir",
+        str(disk / "state"),
+    ]
+    said = tmp_path / "said"
+    with said.open("wb") as out:
+        gateway = subprocess.Popen(command, cwd=tmp_path, stderr=out)
+    try:
+        patience = time.monotonic() + 10
+        while said.read_text().count("ended with exit code 74") < 2 and time.monotonic() < patience:
+            time.sleep(0.02)
+    finally:
+        gateway.terminate()
+        gateway.wait(10)
+    assert said.read_text().count("worker 0 ended with exit code 74; another starts") >= 2
+    assert "worker 0 cannot serve: no journal of" in said.read_text()
+    assert "Traceback" not in said.read_text()

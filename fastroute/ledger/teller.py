@@ -90,6 +90,7 @@ class Teller(Till):
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._wire: Wire | None = None
         self._away_ms = NEVER  # since when there is no connection
+        self._heard_at = 0.0  # when the bookkeeper said something last, in the loop's time
         self._keeper: asyncio.Task[None] | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self._kicked = False
@@ -281,8 +282,7 @@ class Teller(Till):
         ticket.waiter = self._loop.create_future()
         self.kick()
         try:
-            async with asyncio.timeout(self.fund_ms / 1000):
-                await ticket.waiter
+            await self._patiently(ticket.waiter, self.fund_ms)
         except TimeoutError:
             if ticket.hold is None:  # else it came in the very last moment
                 self.holder.drop(ticket)
@@ -408,15 +408,28 @@ class Teller(Till):
         answer = self._answers[question.number] = self._loop.create_future()
         wire.send(question)
         try:
-            async with asyncio.timeout(patience_ms / 1000):
-                return await answer
+            return await self._patiently(answer, patience_ms)
         except TimeoutError:
             raise BooksUnreachable("the bookkeeper did not answer in time") from None
         finally:
             self._answers.pop(question.number, None)
 
+    async def _patiently(self, answer: asyncio.Future[T], rest_ms: int) -> T:
+        """Wait until the bookkeeper was silent for so long: one who answers others first is busy, and not away."""
+        rest = rest_ms / 1000
+        began = heard = now = self._loop.time()
+        while True:
+            try:
+                async with asyncio.timeout(heard + rest - now):
+                    return await asyncio.shield(answer)
+            except TimeoutError:
+                now, heard = self._loop.time(), max(began, self._heard_at)
+                if now - heard >= rest or now - began >= PATIENCE_MS / 1000:
+                    raise
+
     def _received(self, reply: protocol.Reply) -> None:
         """Take in what the bookkeeper said."""
+        self._heard_at = self._loop.time()
         if isinstance(reply, Recall):
             self._heard = reply.number
             self._tell(self.holder.recall(reply.windows, self.clock.monotonic_ms()))

@@ -15,6 +15,8 @@ from fastroute.panel.counter import Counter
 
 KEPT_MS = 86_400_000
 BODY_MAX = 4 * 1024 * 1024
+# Bytes of answers that are kept for one account at a time; with each below the limit, sixteen of the longest.
+ACCOUNT_MAX = 64 * 1024 * 1024
 
 
 class Claim(Struct, forbid_unknown_fields=True):
@@ -95,8 +97,18 @@ def keep(counter: Counter, asked: Keep) -> None:
     if run is None or run.request != asked.request or run.done:
         return
     run.status, run.headers, run.done = asked.status, asked.headers, True
-    run.body = asked.body if asked.body is not None and len(asked.body) <= BODY_MAX else None
+    run.body = asked.body if asked.body is not None and _fits(counter, asked.account, len(asked.body)) else None
     counter.keep("answer", name, asked.account, run, for_ms=KEPT_MS)
+
+
+def _fits(counter: Counter, account: int, size: int) -> bool:
+    """Whether an answer may be kept; counted by days, so that no answer counts for less time than it is there."""
+    today = counter.now_ms // KEPT_MS
+    kept, before = (counter.document("answers", f"{account}:{day}", int) or 0 for day in (today, today - 1))
+    if size > BODY_MAX or kept + before + size > ACCOUNT_MAX:
+        return False
+    counter.keep("answers", f"{account}:{today}", account, kept + size, for_ms=2 * KEPT_MS)
+    return True
 
 
 def drop(counter: Counter, asked: Drop) -> None:
@@ -116,7 +128,10 @@ def _told(counter: Counter, run: Run, body_hash: str) -> dict[str, Any]:
             raise Refused(409, "idempotency_run_failed", message)
         if run.body is None:
             raise Refused(
-                409, "idempotency_answer_too_long", "the first answer was too long to be kept, and is charged"
+                409,
+                "idempotency_answer_not_kept",
+                f"the first answer is charged and was not kept: it is longer than {BODY_MAX} bytes, or all answers that are "
+                f"kept for this account are longer than {ACCOUNT_MAX}; a new request needs a new key",
             )
         return {
             "state": "done",

@@ -14,12 +14,16 @@ from typing import Any, Final
 
 from fastroute.call import Call, Failed, Send, Serve
 from fastroute.gateway import Gateway
-from fastroute.ledger.teller import BooksUnreachable, Declined
+from fastroute.ledger.teller import BooksUnreachable, Declined, Teller
 from fastroute.panel.answers import BODY_MAX
 
 KEY_MAX: Final = 255
 # How often whoever waits asks whether the first is done, and for how long in all.
 LOOK_S: Final = (0.02, 0.5)
+# How often, and after which rest, books that were away are told how a run ended.
+AGAIN_TIMES: Final = 60
+AGAIN_S: Final = 1.0
+_ENDINGS: Final[set[asyncio.Task[None]]] = set()
 
 log = logging.getLogger("fastroute.web")
 
@@ -100,17 +104,35 @@ async def _run(gateway: Gateway, call: Call, ordinary: Serve, asked: dict[str, A
     finally:
         if recorder.done and recorder.status == 200:
             kept = [(name, value) for name, value in recorder.headers if not name.startswith(b"x-ratelimit")]
-            keep = teller.ask("answers.keep", status=recorder.status, headers=kept, body=recorder.body, **mine)
+            mine |= {"status": recorder.status, "headers": kept, "body": recorder.body}
         elif any(attempt.settlement.basis != "void" for attempt in call.attempts):
             # Something was billed and no whole answer came of it: it must not be run, and billed, once more.
-            keep = teller.ask("answers.keep", status=502, headers=[], body=None, **mine)
-        else:
-            keep = teller.ask("answers.drop", **mine)
-        try:
-            await keep
-        except (BooksUnreachable, Declined) as error:
-            # Whoever asks again finds a run that never ended, and is told so rather than billed twice.
-            log.warning("the answer of request %s is not kept: %s", call.id, error)
+            mine |= {"status": 502, "headers": [], "body": None}
+        operation = "answers.keep" if "status" in mine else "answers.drop"
+        if not await _told_to_books(teller, operation, mine):
+            # The caller has its answer by now; whoever asks again waits until the books are back and know of it.
+            ending = call.loop.create_task(_tell_later(teller, operation, mine))
+            _ENDINGS.add(ending)
+            ending.add_done_callback(_ENDINGS.discard)
+
+
+async def _told_to_books(teller: Teller, operation: str, run: dict[str, Any]) -> bool:
+    """Whether the desk knows how a run ended; what it declines it knows better."""
+    try:
+        await teller.ask(operation, **run)
+    except BooksUnreachable:
+        return False
+    except Declined as declined:
+        log.warning("the answer of request %s is not kept: %s", run["request"], declined)
+    return True
+
+
+async def _tell_later(teller: Teller, operation: str, run: dict[str, Any]) -> None:
+    for _ in range(AGAIN_TIMES):
+        await asyncio.sleep(AGAIN_S)
+        if await _told_to_books(teller, operation, run):
+            return
+    log.warning("the answer of request %s is not kept: the books were away for too long", run["request"])
 
 
 async def _nobody_leaves() -> MutableMapping[str, Any]:

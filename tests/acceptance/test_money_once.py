@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
@@ -12,6 +13,9 @@ import httpx
 import pytest
 from acceptance_kit import chat, chat_events, claude, error, streamed, whole
 from money_desk_kit import House, Key, at_once, no_more_asked, until
+
+from fastroute.ledger.teller import BooksUnreachable
+from fastroute.web import once
 
 HELLO = [{"role": "user", "content": "hello"}]
 ASKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -193,3 +197,23 @@ def test_s34_nobody_is_told_anothers_answer(house: House, lab: Any) -> None:
     assert len(lab.asked()) == 2
     assert all("idempotent-replayed" not in one.headers for one in told)
     assert not re.search(r"router_cache_hits_total\{[^}]*\} [1-9]", house.gateway.http.get("/metrics").text)
+
+
+def test_books_that_were_away_when_a_run_ended_are_told_of_it_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else whoever asks again would wait for a run that ended long ago."""
+    said: list[str] = []
+
+    class Away:
+        async def ask(self, operation: str, **run: Any) -> None:
+            said.append(operation)
+            if len(said) < 3:
+                raise BooksUnreachable("the bookkeeper is away")
+
+    monkeypatch.setattr(once, "AGAIN_S", 0.001)
+
+    async def told() -> None:
+        assert not await once._told_to_books(Away(), "answers.keep", {"request": "r"})
+        await once._tell_later(Away(), "answers.keep", {"request": "r"})
+
+    asyncio.run(told())
+    assert said == ["answers.keep"] * 3

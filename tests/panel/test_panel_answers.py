@@ -3,7 +3,7 @@
 import pytest
 
 from fastroute.ledger.book import Refused
-from fastroute.panel.answers import BODY_MAX, KEPT_MS
+from fastroute.panel.answers import ACCOUNT_MAX, BODY_MAX, KEPT_MS
 
 HEADERS = [(b"content-type", b"application/json"), (b"x-request-id", b"req_1")]
 BODY = bytes(range(256))
@@ -126,10 +126,24 @@ def test_an_answer_that_is_too_long_says_so(desk):
         refusal = desk.refused(
             "answers.claim", account=desk.alice, name=name, body_hash="h", request="r", holder=desk.holder
         )
-        assert (refusal.status, refusal.code) == (409, "idempotency_answer_too_long")
+        assert (refusal.status, refusal.code) == (409, "idempotency_answer_not_kept")
     desk.claim(name="just")
     desk.keep_answer(name="just", body=bytes(BODY_MAX))
     assert len(desk.look("just")["body"]) == BODY_MAX
+
+
+def test_answers_of_one_account_are_kept_up_to_a_size(desk):
+    """S37: retries are remembered for a day, and nobody fills the books with them; the next day there is room again."""
+    for number in range(ACCOUNT_MAX // BODY_MAX + 1):
+        desk.claim(name=f"{number}")
+        desk.keep_answer(name=f"{number}", body=bytes(BODY_MAX))
+    with pytest.raises(Refused, match="all answers that are kept"):
+        desk.look(f"{number}")
+    assert len(desk.look(f"{number - 1}")["body"]) == BODY_MAX
+    desk.now += 2 * KEPT_MS
+    desk.claim(name="later")
+    desk.keep_answer(name="later", body=bytes(BODY_MAX))
+    assert len(desk.look("later")["body"]) == BODY_MAX
 
 
 def test_a_run_that_came_to_nothing_and_was_billed_says_so(desk):

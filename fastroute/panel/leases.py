@@ -107,22 +107,34 @@ def report(counter: Counter, asked: Report) -> dict[str, Any]:
 
 
 def refresh(counter: Counter, asked: Refresh) -> dict[str, Any]:
-    """A new lease in place of the old, whose rest goes back first; one that is denied leaves the old as it is."""
+    """A new lease in place of the old, whose rest goes back first; one that is denied leaves the old as it is.
+
+    Asked again, because the answer went missing, it takes the place of the new lease, as long as that one is unused.
+    """
     wanted = _wanted(asked.requested, REFRESH_MAX)
     old = _lease_of(counter, asked.account, asked.current_lease_id)
     agent = _agent(counter, asked.account)
     if old.state == "revoked":
         return {"status": "denied", "budget_remaining": counter.available(agent), "reason": "Lease has been revoked"}
+    followed = _lease_of(counter, asked.account, counter.document("refresh", str(old.id), str) or old.public_id)
+    if followed.id != old.id and followed.state == "live":
+        if _spent(counter, followed):
+            reason = f"{old.public_id} was refreshed, and {followed.public_id} is in use"
+            return {"status": "denied", "budget_remaining": counter.available(agent), "reason": reason}
+        counter.book.end_allocation(followed.id, "ended")
     counter.need(agent, wanted)
+    reason = "Budget limit exceeded"
     if old.state == "live":
         if counter.available(agent) == 0 and _left(counter, old) <= 0:
-            return {"status": "denied", "budget_remaining": 0, "reason": "Budget limit exceeded"}
+            return {"status": "denied", "budget_remaining": 0, "reason": reason}
         counter.book.end_allocation(old.id, "ended")
+        reason = "what the old lease has left is not back yet; ask again"
     left = counter.available(agent)
     granted = wanted if left is None else min(wanted, left)
     if granted <= 0:
-        return {"status": "denied", "budget_remaining": 0, "reason": "Budget limit exceeded"}
+        return {"status": "denied", "budget_remaining": 0, "reason": reason}
     lease = _lease(counter, agent, granted, str(old.metadata.get("provider", "")))
+    counter.keep("refresh", str(old.id), asked.account, lease["lease_id"], for_ms=LEASE_MS)
     return {"status": "approved", "reason": "ok", **lease}
 
 

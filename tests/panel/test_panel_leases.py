@@ -240,6 +240,21 @@ def test_a_refresh_takes_the_old_rest_back_before_it_leases_anew(kept):
     assert kept.money(agent) == (6 * USD, 20 * USD, 74 * USD)
 
 
+def test_a_refresh_asked_again_leases_once(panel):
+    """R-B12: whoever lost the answer asks again; the lease it never heard of gives way, one that is in use does not."""
+    agent = panel.agent(100 * USD)
+    old = handshake(panel, agent)
+    asked = {"account": agent, "current_lease_id": old["lease_id"], "requested": 20 * USD}
+    lost, heard = (panel.ask("leases.refresh", **asked) for _ in range(2))
+    assert lost["lease_id"] != heard["lease_id"]
+    assert panel.money(agent) == (0, 20 * USD, 80 * USD)
+    told(panel, heard, agent, "r1", 5 * USD)
+    again = panel.ask("leases.refresh", **asked)
+    assert again["status"] == "denied"
+    assert heard["lease_id"] in again["reason"]
+    assert panel.money(agent) == (5 * USD, 15 * USD, 80 * USD)
+
+
 def test_a_refresh_of_the_last_money_has_the_old_rest(panel):
     agent = panel.agent(10 * USD)
     old = handshake(panel, agent)

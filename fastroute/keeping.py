@@ -19,7 +19,7 @@ import uvloop
 from fastroute import logs
 from fastroute.config import Config
 from fastroute.domain import Usage
-from fastroute.errors import ConfigError, FastrouteError
+from fastroute.errors import ConfigError, FastrouteError, StoreError
 from fastroute.ledger import secrets
 from fastroute.ledger.book import Book, FinishedRequest
 from fastroute.ledger.bookkeeper import Bookkeeper
@@ -70,6 +70,7 @@ async def _serve(config: Config) -> None:
 @contextmanager
 def opened(config: Config) -> Iterator[Bookkeeper]:
     """The books of a state directory, with their desk and their receipts; `BooksTaken` when somebody keeps them."""
+    make_private(config)
     pepper = secrets.pepper(config.state_dir)
     mirror = Mirror(config.state_dir / "receipts") if config.receipts.mirror else None
     seals = Seals(open_keys(config.state_dir / "secrets", config.receipts.secret), mirror)
@@ -82,6 +83,15 @@ def opened(config: Config) -> Iterator[Bookkeeper]:
 def receipt_keys(config: Config) -> Mapping[str, bytes]:
     """What the receipts of a state directory were signed with."""
     return load_keys(config.state_dir / "secrets", config.receipts.secret)
+
+
+def make_private(config: Config) -> None:
+    """Make the state directory for its owner alone; one that is there already stays as somebody wanted it."""
+    for directory in (config.state_dir, config.state_dir / "run"):
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"the state directory {directory} cannot be made: {error.strerror}") from error
 
 
 def has_keys(config: Config) -> bool:

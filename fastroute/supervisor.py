@@ -41,6 +41,7 @@ CLOSE_BOOKS_S = 10.0
 _LOOK_S = 0.01
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
@@ -97,6 +98,7 @@ class Supervisor:
         server = self._config.server
         self._config = replace(self._config, server=replace(server, port=claim_port(server.host, server.port)))
         raise_file_limit()
+        keep_secrets_in()
         server = self._config.server
         log.info("listening on http://%s:%d with %d workers", server.host, server.port, len(self._workers))
         signal.signal(signal.SIGTERM, self._on_signal)
@@ -250,6 +252,13 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
+def keep_secrets_in() -> None:
+    """Leave no image of this process where somebody finds keys in it: no core file, no other process looking in."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
 def be_called(name: str) -> None:
     """What `ps` and `top` show this process as, where the kernel takes a name."""
     if sys.platform == "linux":
@@ -258,6 +267,7 @@ def be_called(name: str) -> None:
 
 def _child(job: Callable[[Config], None], config: Config, parent: int, name: str) -> None:
     die_with(parent)
+    keep_secrets_in()
     be_called(name)
     # Ctrl-C reaches the whole group; the supervisor alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

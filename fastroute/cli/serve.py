@@ -14,21 +14,29 @@ import click
 
 from fastroute.cli.exits import fail
 from fastroute.config import Config, load
-from fastroute.config.findings import is_loopback
+from fastroute.config.findings import is_loopback, weak_secrets
 from fastroute.errors import ConfigError, FastrouteError, Problem
 from fastroute.supervisor import Supervisor
 
 
 def refuse_open_house(config: Config) -> None:
-    """Without a key everybody who reaches the port spends the operator's money: then only this machine may reach it."""
+    """What other machines reach is behind keys that nobody guesses: else who finds the port spends the operator's money."""
     from fastroute.keeping import has_keys
 
-    if config.auth.router_key is None and not is_loopback(config.server.host) and not has_keys(config):
+    if is_loopback(config.server.host):
+        return
+    if config.auth.router_key is None and not has_keys(config):
         message = (
             f"{config.server.host} is reachable from outside and there is no key; make one with "
             "`fastroute keys create --name NAME --budget-usd 10`, or set ROUTER_API_KEY for all callers"
         )
         raise ConfigError([Problem("server.host", message)])
+    weak = [
+        Problem(name, f"{what}, and {config.server.host} is reachable from outside; {mend}")
+        for name, what, mend in weak_secrets(config)
+    ]
+    if weak:
+        raise ConfigError(weak)
 
 
 def read_again(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]) -> Config:
@@ -71,13 +79,14 @@ def command(
         config = load(config_path, os.environ, flags)
         # The worker's world (server, loop, application) is imported here once and inherited by every fork.
         from fastroute.assembly import directory_for, with_demo
-        from fastroute.keeping import keep
+        from fastroute.keeping import keep, make_private
         from fastroute.metrics import prepare
         from fastroute.reloading import sound
         from fastroute.web.worker import work
 
         # What cannot be served is said here, once, and not by every worker in turn.
         directory_for(with_demo(config))
+        make_private(config)
         prepare(config.state_dir / "run" / "metrics")
         refuse_open_house(config)
         again = partial(read_again, config_path, dict(os.environ), flags)

@@ -49,14 +49,15 @@ def _warnings(config: Config) -> Iterator[tuple[str, str]]:
                 f"server.host {config.server.host} can be reached from other machines, and auth.admin_key is not set",
                 "set FASTROUTE_ADMIN_KEY to a long random text",
             )
-    for name, secret in (("auth.admin_key", config.auth.admin_key), ("auth.router_key", config.auth.router_key)):
-        yield from _weak(name, secret, SECRET_LENGTH_MIN)
+    for name, what, mend in weak_secrets(config):
+        yield f"{name} {what}", mend
     if config.auth.admin_key is not None and config.auth.admin_key == config.auth.router_key:
         yield "auth.admin_key and auth.router_key are the same, so every caller is an administrator", "make two keys"
     for provider in config.providers.values():
         label = f"providers.{provider.name}"
         # The length of a provider's key is the provider's affair; a known placeholder is ours.
-        yield from _weak(f"{label}.api_key", provider.api_key, 0)
+        for what, mend in _weak(provider.api_key, 0):
+            yield f"{label}.api_key {what}", mend
         if provider.base_url is not None:
             if provider.api_key is not None:
                 yield from _bare(f"{label}.base_url", provider.base_url)
@@ -74,14 +75,21 @@ def _warnings(config: Config) -> Iterator[tuple[str, str]]:
     yield from _modes(config)
 
 
-def _weak(name: str, secret: Secret | None, length_min: int) -> Iterator[tuple[str, str]]:
+def weak_secrets(config: Config) -> Iterator[tuple[str, str, str]]:
+    """The keys that open this house and that somebody could guess: the setting, what is wrong with it, what mends it."""
+    for name, secret in (("auth.admin_key", config.auth.admin_key), ("auth.router_key", config.auth.router_key)):
+        for what, mend in _weak(secret, SECRET_LENGTH_MIN):
+            yield name, what, mend
+
+
+def _weak(secret: Secret | None, length_min: int) -> Iterator[tuple[str, str]]:
     if secret is None:
         return
     if secret.reveal().lower() in WEAK_SECRETS:
-        yield f"{name} is a secret that stands in examples", "make another, for instance with `openssl rand -hex 32`"
+        yield "is a secret that stands in examples", "make another, for instance with `openssl rand -hex 32`"
     elif len(secret.reveal()) < length_min:
         yield (
-            f"{name} is shorter than {length_min} characters",
+            f"is shorter than {length_min} characters",
             "make a longer one, for instance with `openssl rand -hex 32`",
         )
 

@@ -294,6 +294,34 @@ def test_a_public_address_without_a_key_is_refused_with_what_would_mend_it(tmp_p
 WEAK = ["dev-secret", "sk-1234", "changeme", "", "abc123", "x" * 31]
 
 
+@pytest.mark.parametrize("name", ["ROUTER_API_KEY", "FASTROUTE_ADMIN_KEY"])
+@pytest.mark.parametrize("secret", ["sk-1234", "x7" * 7])
+def test_s7_a_public_address_is_not_served_behind_a_key_that_is_guessed(tmp_path: Path, name: str, secret: str) -> None:
+    strong = {"ROUTER_API_KEY": "k" + "7" * 40, "FASTROUTE_ADMIN_KEY": "a" + "8" * 40}
+    code, said = boot(tmp_path, "{}", {**strong, name: secret}, "--host", "0.0.0.0")  # noqa: S104 - the case
+    assert code == 78, said
+    assert {"ROUTER_API_KEY": "auth.router_key", "FASTROUTE_ADMIN_KEY": "auth.admin_key"}[name] in said
+    assert "openssl rand" in said
+    assert secret not in said
+    code, said = boot(tmp_path, "{}", {**strong, name: secret})
+    assert code is None, said  # on this machine alone it is the operator's own affair, and `doctor` tells of it
+
+
+def test_s26_no_process_leaves_an_image_with_keys_in_it(house: House) -> None:
+    main = house.gateway.process.pid
+    children = [int(each) for each in Path(f"/proc/{main}/task/{main}/children").read_text().split()]
+    assert children
+    for pid in (main, *children):
+        assert re.search(r"Max core file size +0 +0 ", Path(f"/proc/{pid}/limits").read_text())
+
+
+def test_s43_the_state_is_its_owners_alone(house: House) -> None:
+    for directory in (house.state_dir, *(each for each in house.state_dir.rglob("*") if each.is_dir())):
+        assert directory.stat().st_mode & 0o077 == 0, directory
+    for file in (each for each in house.state_dir.rglob("*") if each.is_file()):
+        assert file.stat().st_mode & 0o077 == 0, file
+
+
 @pytest.mark.parametrize("secret", WEAK)
 def test_s7_receipts_are_not_signed_with_a_weak_secret(tmp_path: Path, secret: str) -> None:
     code, said = boot(tmp_path, "{}", {"JWT_SECRET": secret})

@@ -570,6 +570,40 @@ async def test_a_bookkeeper_that_answers_others_first_is_waited_for(books, open_
     account.settle(hold, VOID, "gone", None, 0)
 
 
+@scene
+async def test_s3_keys_that_begin_alike_are_never_mixed_up(books, open_teller):
+    """What is remembered of a key goes by the whole of it: a thousand that differ in their end are as many callers."""
+    teller = await open_teller()
+    tokens = [b"fr_live_" + b"x" * 40 + f"{number:04}".encode() for number in range(1000)]
+    for number, token in enumerate(tokens):
+        books.accounts[digest(PEPPER, token)] = Facts(number + 10, f"k{number}", "key", "", (), None)
+    found = [await teller.find(token) for token in tokens]
+    assert [account.id for account in found] == [teller.known(token).id for token in tokens]
+    assert [account.id for account in found] == list(range(10, 1010))
+    assert teller.known(tokens[0][:-1]) is None
+
+
+@scene
+async def test_s2_a_wrong_key_takes_as_long_as_one_that_never_was(books, open_teller):
+    """Both are looked up by the digest of all they are, so that the time says nothing of how much of them is right."""
+    teller = await open_teller()
+    await teller.find(TOKEN)
+    never, wrong, revoked = b"x" * len(TOKEN), TOKEN[:-1] + b"?", TOKEN[:-2] + b"??"
+    books.dead[digest(PEPPER, revoked)] = "revoked"
+    for token in (never, wrong, revoked):
+        assert isinstance(await teller.find(token), Unknown)
+
+    def took(token):
+        began = time.perf_counter_ns()
+        for _ in range(20):
+            teller.known(token)
+        return time.perf_counter_ns() - began
+
+    rounds = [[took(token) for token in (never, wrong, revoked)] for _ in range(500)]
+    fastest = [sorted(column)[50] for column in zip(*rounds, strict=True)]
+    assert max(fastest) < 1.15 * min(fastest)
+
+
 # --- the bookkeeper comes and goes ----------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,8 @@ from typing import cast
 import httpx
 import uvloop
 
-from fastroute.upstreams.pool import Deadlines, Origin, Pool, Transport, request_head
+from fastroute.upstreams.pool import Deadlines, Origin, Pool, request_head
+from fastroute.upstreams.transport import Transport
 
 TASKS = 32
 QUESTION = b'{"model":"m","messages":[{"role":"user","content":"' + b"x" * 286 + b'"}]}'

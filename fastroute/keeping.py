@@ -14,10 +14,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-import uvloop
-
 from fastroute import logs
 from fastroute.config import Config
+from fastroute.config.model import KILL_AFTER_DRAIN_S
 from fastroute.domain import Usage
 from fastroute.errors import ConfigError, FastrouteError, StoreError
 from fastroute.ledger import secrets
@@ -31,7 +30,6 @@ from fastroute.panel.desk import Desk
 from fastroute.receipts.keys import Keyring, load_keys, open_keys
 from fastroute.receipts.mirror import Mirror
 from fastroute.receipts.seal import GENESIS, AttemptLine, Charge, Particulars, Sealer
-from fastroute.supervisor import KILL_AFTER_DRAIN_S
 
 # What a process that will not keep these books ends with, those of sysexits.h; anything else is a crash.
 IO: Final = 74
@@ -45,6 +43,8 @@ log = logging.getLogger("fastroute.bookkeeper")
 
 def keep(config: Config) -> None:
     """Keep the books until SIGTERM. Why they cannot be opened is said on stderr, with an exit code."""
+    import uvloop  # which those who only visit the books need not wait for
+
     logging.getLogger().handlers.clear()  # the supervisor's, inherited
     try:
         logs.setup(config.log.level, config.log.path, secrets=config.secrets())

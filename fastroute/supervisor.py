@@ -26,6 +26,7 @@ from types import FrameType
 from msgspec.structs import replace
 
 from fastroute.config import Config
+from fastroute.config.model import KILL_AFTER_DRAIN_S
 from fastroute.errors import FastrouteError
 from fastroute.ledger.bookkeeper import answers
 
@@ -34,7 +35,6 @@ log = logging.getLogger("fastroute.supervisor")
 BACKOFF_MS = (100, 200, 500, 1000, 2000, 5000)
 # A worker that lived so long was well; its next death starts the backoff anew.
 SETTLED_S = 10.0
-KILL_AFTER_DRAIN_S = 5.0
 # What the bookkeeper may take for its last pass; killed, it makes that pass at its next start.
 CLOSE_BOOKS_S = 10.0
 # Between two looks whether the books are open, while nothing else can be done.

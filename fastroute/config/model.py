@@ -6,7 +6,7 @@ Field names are the words of the settings table.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 
@@ -17,6 +17,10 @@ from fastroute.domain import ModelKind, Price, Runtime
 Ranker = Literal["tiers", "cheapest", "weighted", "ordered"]
 Reserve = Literal["strict", "estimate"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
+
+# Workers that are told to stop are killed so long after their drain.
+KILL_AFTER_DRAIN_S: Final = 5.0
 
 
 class Server(Struct, frozen=True):

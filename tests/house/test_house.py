@@ -240,7 +240,7 @@ def test_only_one_file_knows_each_foreign_thing():
     """One door for each: the HTTP client, SQLite, the server, the YAML reader."""
     doors = {
         # The terminal asks a provider once, with no pool; the client stands in another's process.
-        "httpx": {"upstreams/pool.py", "cli/models.py", "client.py", "cli/remote.py"},
+        "httpx": {"upstreams/transport.py", "cli/models.py", "client.py", "cli/remote.py"},
         "sqlite3": {"ledger/sqlite.py"},
         "granian": {"web/serving.py"},
         "yaml": {"config/document.py"},

@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from fastroute.upstreams.faults import FaultKind, UpstreamFault
-from fastroute.upstreams.pool import _HTTPX, Pool, Transport
+from fastroute.upstreams.pool import Pool
+from fastroute.upstreams.transport import _HTTPX, Transport
 
 
 @pytest.fixture

@@ -103,9 +103,13 @@ cdef class Core:
     cpdef int finished(self, Call call) except -1:
         cdef long long latency_ms = <long long>((<double>call.loop.time() - call.started) * 1000)
         final = call.final_attempt()
+        # What the cache answers has an entry and no attempt.
+        cdef bint hit = final is None and call.entry is not None and call.reason == "cache_hit"
         if final is None:
-            model = lane = cost = None
-            self.metrics.finished("other", call.status, latency_ms)
+            lane = None
+            model = call.entry.ref.model if hit else None
+            cost = 0 if hit else None
+            self.metrics.finished(model if hit else "other", call.status, latency_ms, cost)
         else:
             model = final.model
             lane = final.lane
@@ -125,7 +129,7 @@ cdef class Core:
                 call.decision_id,
                 call.surface.name,
                 call.model,
-                "" if call.entry is None or final is None else call.entry.id,
+                "" if call.entry is None or (final is None and not hit) else call.entry.id,
                 call.reason if call.entry is None or call.entry is call.entries[0] else "fallback",
                 call.status,
                 bool(call.stream),

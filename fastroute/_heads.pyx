@@ -21,7 +21,7 @@ PASSED = frozenset(
     {b"openai-organization", b"openai-project", b"openai-beta", b"anthropic-version", b"anthropic-beta"}
 )
 cdef frozenset ONCE = SINGLE
-cdef frozenset WANTED = SINGLE | PASSED | {b"user-agent", b"idempotency-key", b"expect"}
+cdef frozenset WANTED = SINGLE | PASSED | {b"user-agent", b"idempotency-key", b"expect", b"cache-control", b"x-cache"}
 
 cdef bint HOST[256]
 for _code in range(256):

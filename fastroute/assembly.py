@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from fastroute.caching import caching
+from fastroute.clock import SystemClock
 from fastroute.config import KNOWN_PROVIDERS, Config, Provider
 from fastroute.domain import Entry
 from fastroute.errors import CatalogError
@@ -43,6 +45,7 @@ def assemble(
         log.on_drop = metrics.events_dropped.inc
     gateway = _kind(config)(config, directory, Upstreams(config, pool).of, metrics, log)
     gateway.pool, gateway.teller, gateway.limiter = pool, teller, limiter
+    gateway.cache = caching(config, pool, SystemClock())
     gateway.latency.keep(latency_window(directory))
     return gateway
 
@@ -57,6 +60,7 @@ def renewed(before: Gateway, config: Config, directory: Directory) -> Gateway:
     assert pool is not None
     gateway = _kind(config)(config, directory, Upstreams(config, pool).of, before.metrics, before.log)
     gateway.pool, gateway.teller, gateway.limiter = pool, before.teller, before.limiter
+    gateway.cache = caching(config, pool, SystemClock(), before.cache)
     before.health.threshold, before.health.probe_after_ms = config.health.threshold, config.health.probe_after_ms
     gateway.health = gateway.relay.health = before.health
     gateway.latency = gateway.relay.latency = before.latency

@@ -14,6 +14,7 @@ from fastroute import asked
 from fastroute._gateway import Core
 from fastroute._scan import RequestScanner, ScanError
 from fastroute.bodies import decoded
+from fastroute.caching import Caching
 from fastroute.call import Call, Surface
 from fastroute.callers import CALLERS, NativeOnly, ShapeError
 from fastroute.clock import Clock, SystemClock
@@ -63,6 +64,7 @@ class Gateway(Core):
 
     teller: Teller | None = None  # who keeps this worker's accounts; None where nobody's money is counted
     limiter: Limiter | None = None
+    cache: Caching | None = None  # what tells answers again; None where none are kept
     pool: Pool | None = None  # what its upstreams connect through; a gateway after it takes it over
 
     def __init__(

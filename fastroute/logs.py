@@ -411,7 +411,8 @@ class Logs:
         surface, status, model, backend, reason, attempts, stream = kind
         fields = {"surface": surface, "status": status, "model": model, "backend": backend, "reason": reason}
         fields |= {"attempts": attempts, "stream": stream, "latency_ms": "\0ms", "cost_picodollars": "\0cost"}
-        line = self._redactor.lines(_encoded({**self._request(0, "\0id", fields), "ts": "\0ts", "cache_hit": False}))
+        hit = reason == "cache_hit"
+        line = self._redactor.lines(_encoded({**self._request(0, "\0id", fields), "ts": "\0ts", "cache_hit": hit}))
         form = bytes(line).replace(b"%", b"%%")
         # A NUL is written as an escape whose backslash no other text's encoding has right behind a quote.
         for place, filled in ((b"ts", b'"%b"'), (b"id", b'"%b"'), (b"ms", b"%d"), (b"cost", b"%b")):

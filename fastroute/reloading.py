@@ -15,6 +15,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from fastroute import caching
 from fastroute.assembly import directory_for, with_demo
 from fastroute.config import Config
 from fastroute.errors import FastrouteError
@@ -47,6 +48,7 @@ def sound(load: Load, before: Config) -> Config:
     """The configuration read again, as a worker that starts from now on would serve it; `FastrouteError` if it cannot."""
     config, _ = kept(before, load())
     directory_for(with_demo(config))
+    caching.check(config)
     return config
 
 

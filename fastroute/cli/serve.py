@@ -78,6 +78,7 @@ def command(
         flags = {name: value for name, value in given.items() if value is not None}
         config = load(config_path, os.environ, flags)
         # The worker's world (server, loop, application) is imported here once and inherited by every fork.
+        from fastroute import caching
         from fastroute.assembly import directory_for, with_demo
         from fastroute.keeping import keep, make_private
         from fastroute.metrics import prepare
@@ -86,6 +87,7 @@ def command(
 
         # What cannot be served is said here, once, and not by every worker in turn.
         directory_for(with_demo(config))
+        caching.check(config)
         make_private(config)
         prepare(config.state_dir / "run" / "metrics")
         refuse_open_house(config)

@@ -6,6 +6,7 @@
 from fastroute.config.model import (
     Auth,
     Auto,
+    Cache,
     Config,
     Effective,
     Health,
@@ -27,6 +28,7 @@ __all__ = [
     "SETTINGS",
     "Auth",
     "Auto",
+    "Cache",
     "Config",
     "Dialect",
     "Effective",

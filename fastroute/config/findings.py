@@ -72,7 +72,20 @@ def _warnings(config: Config) -> Iterator[tuple[str, str]]:
         keyed = config.providers.get(provider_name)
         if model.endpoint is not None and keyed is not None and keyed.api_key is not None:
             yield from _bare(f"endpoint of model {model.id}", model.endpoint)
+    yield from _cache(config)
     yield from _modes(config)
+
+
+def _cache(config: Config) -> Iterator[tuple[str, str]]:
+    cache = config.cache
+    shared = (
+        "cache.endpoint" if cache.endpoint is not None else "cache.redis_url" if cache.redis_url is not None else ""
+    )
+    if shared and cache.ttl_s == 0:
+        yield (
+            f"{shared} is set and cache.ttl_s is 0, so no answer is kept anywhere",
+            "set CACHE_TTL=300, or leave it out",
+        )
 
 
 def weak_secrets(config: Config) -> Iterator[tuple[str, str, str]]:

@@ -98,6 +98,15 @@ class Limits(Struct, frozen=True):
     trusted_proxies: tuple[str, ...]
 
 
+class Cache(Struct, frozen=True):
+    """How long answers are kept to be told again, and where beside a worker's own memory."""
+
+    ttl_s: int  # 0 keeps none
+    max_bytes: int
+    endpoint: str | None
+    redis_url: Secret | None
+
+
 class Receipts(Struct, frozen=True):
     """How receipts are signed, and whether they are files too."""
 
@@ -163,6 +172,7 @@ class Config(Struct, frozen=True):
     pricing: Pricing
     ledger: Ledger
     limits: Limits
+    cache: Cache
     receipts: Receipts
     log: Log
     policies_dir: Path
@@ -182,7 +192,7 @@ class Config(Struct, frozen=True):
 
     def secrets(self) -> list[str]:
         """Every secret of the configuration, for whoever has to keep them out of what is written."""
-        own = (self.auth.admin_key, self.auth.router_key, self.receipts.secret)
+        own = (self.auth.admin_key, self.auth.router_key, self.receipts.secret, self.cache.redis_url)
         given = [*own, *(each.api_key for each in self.providers.values())]
         return [secret.reveal() for secret in given if secret is not None]
 

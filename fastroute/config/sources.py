@@ -17,6 +17,7 @@ from fastroute.config.document import Items, Leaf, Node, Section, read
 from fastroute.config.model import (
     Auth,
     Auto,
+    Cache,
     Config,
     Effective,
     Health,
@@ -70,6 +71,7 @@ def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, obje
         frozenset([*KNOWN_PROVIDERS, *OFFLINE_DIALECTS, *written]),
     )
     aliases = sections.aliases(walk, _section(walk, document, "aliases"), frozenset(each.id for each in models))
+    _check_cache(resolved, mistakes)
     if mistakes:
         raise ConfigError(mistakes.problems())
 
@@ -84,6 +86,7 @@ def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, obje
         pricing=Pricing(**_group(resolved, "pricing")),
         ledger=Ledger(**_group(resolved, "ledger")),
         limits=Limits(**_group(resolved, "limits")),
+        cache=Cache(**_group(resolved, "cache")),
         receipts=Receipts(**_group(resolved, "receipts")),
         log=Log(**_group(resolved, "log")),
         providers=providers,
@@ -208,6 +211,16 @@ def _group(resolved: Mapping[str, _Resolved], section: str) -> dict[str, Any]:
         if inside == section:
             words[word] = each.value
     return words
+
+
+def _check_cache(resolved: Mapping[str, _Resolved], mistakes: Mistakes) -> None:
+    """One store is shared, or none: two would each hold half of the answers."""
+    first, second = resolved["cache.endpoint"], resolved["cache.redis_url"]
+    if first.value is not None and second.value is not None:
+        mistakes.add(
+            whole_file(second.source),
+            f"cache.redis_url: cache.endpoint is set too ({first.source}); wanted one of the two",
+        )
 
 
 def _auto(words: dict[str, Any]) -> Auto:

@@ -12,13 +12,26 @@ from msgspec import Struct
 
 from fastroute.config import values
 from fastroute.config.model import LogLevel, Ranker, Reserve
-from fastroute.config.providers import KNOWN_PROVIDERS
+from fastroute.config.providers import KNOWN_PROVIDERS, base_url
 from fastroute.config.secret import MASK
 from fastroute.config.values import Given
 from fastroute.domain import MICRODOLLARS_MAX, TOKENS_MAX
 from fastroute.money import usd_from_microdollars
 
-Kind = Literal["int", "bool", "text", "name", "secret", "path", "choice", "thousandths", "usd_per_mtok", "names"]
+Kind = Literal[
+    "int",
+    "bool",
+    "text",
+    "name",
+    "secret",
+    "path",
+    "choice",
+    "thousandths",
+    "usd_per_mtok",
+    "names",
+    "url",
+    "redis_url",
+]
 
 _DAY_MS: Final = 86_400_000
 _GIB: Final = 1 << 30
@@ -47,7 +60,7 @@ class Setting(Struct, frozen=True):
 
     @property
     def secret(self) -> bool:
-        return self.kind == "secret"
+        return self.kind in ("secret", "redis_url")
 
     def read(self, given: Given, times: int = 1) -> object:
         """The value as the structs hold it; `Refused` says what is wrong with it."""
@@ -64,6 +77,10 @@ class Setting(Struct, frozen=True):
                 return values.name(given)
             case "secret":
                 return values.secret(given)
+            case "url":
+                return base_url(given)
+            case "redis_url":
+                return values.redis_url(given)
             case "path":
                 return values.path(given)
             case "choice":
@@ -80,7 +97,7 @@ class Setting(Struct, frozen=True):
         if value is None:
             return None
         match self.kind:
-            case "secret":
+            case "secret" | "redis_url":
                 return MASK
             case "path":
                 return str(value)
@@ -92,7 +109,7 @@ class Setting(Struct, frozen=True):
                 return f"{whole}.{digits[0]}{digits[1:].rstrip('0')}"
             case "usd_per_mtok":
                 return usd_from_microdollars(value)
-            case "int" | "bool" | "text" | "name" | "choice":
+            case "int" | "bool" | "text" | "name" | "choice" | "url":
                 shown: bool | int | str = value
                 return shown
 
@@ -310,6 +327,38 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         (),
         "addresses or networks of proxies whose X-Forwarded-For is believed",
     ),
+    Setting(
+        "cache.ttl_s",
+        "int",
+        0,
+        "seconds an answer is kept for whoever asks the same again; 0 keeps none",
+        _env("CACHE_TTL"),
+        high=2_592_000,
+    ),
+    Setting(
+        "cache.max_bytes",
+        "int",
+        64 << 20,
+        "most memory that kept answers take in one worker",
+        low=1 << 20,
+        high=64 * _GIB,
+    ),
+    Setting(
+        "cache.endpoint",
+        "url",
+        None,
+        "address of a cache service that workers and hosts share; null is each worker's memory alone",
+        _env("CACHE_ENDPOINT"),
+        nullable=True,
+    ),
+    Setting(
+        "cache.redis_url",
+        "redis_url",
+        None,
+        "the same as a Redis or Valkey: `redis://`, `rediss://` or `unix://`; it needs `fastroute[redis]`",
+        _env("CACHE_REDIS_URL"),
+        nullable=True,
+    ),
     Setting("receipts.mirror", "bool", False, "write every receipt as a file of its own too, under receipts/"),
     Setting(
         "receipts.secret",
@@ -341,6 +390,8 @@ _TYPES: Final[dict[str, str]] = {
     "thousandths": "decimal",
     "usd_per_mtok": "decimal",
     "names": "list of names",
+    "url": "address",
+    "redis_url": "secret address",
 }
 
 

@@ -175,6 +175,14 @@ def secret(given: Given) -> Secret:
     return Secret(value)
 
 
+def redis_url(given: Given) -> Secret:
+    """The address of a Redis, which may hold a password and is shown to nobody."""
+    address = secret(given)
+    if not address.reveal().startswith(("redis://", "rediss://", "unix://")):
+        raise Refused("found an address of another kind, wanted one that begins with redis://, rediss:// or unix://")
+    return address
+
+
 def path(given: Given) -> Path:
     if isinstance(given.value, Path):
         return given.value

@@ -8,7 +8,7 @@ cdef class Front:
     cdef readonly set open
     cdef readonly long long limit
     cdef readonly object doorman
-    cdef readonly bint guards
+    cdef readonly bint guards, caches
     cdef readonly Sweep bodiless
     cdef object loop
 

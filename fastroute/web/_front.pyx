@@ -33,6 +33,7 @@ cdef class Front:
         self.limit = limit
         self.doorman = doorman
         self.guards = doorman.guards
+        self.caches = gateway.cache is not None
         self.bodiless = bodiless
 
     async def handle(self, surface, serve, str model not None, bint stream, scope, receive, send):
@@ -87,6 +88,8 @@ cdef class Front:
                 gateway.read(call, body)
             else:
                 self.read_form(call, body, found, mark)
+            if self.caches and serve is None:
+                serve = self.cached(call, found, scope)
             if self.guards:
                 self.doorman.admit(call, scope)
                 if b"idempotency-key" in found and call.account.booked:

@@ -16,16 +16,17 @@ from typing import Any, Final
 
 import orjson
 
-from fastroute import _heads, counting
+from fastroute import _heads, caching, counting
 from fastroute._sweep import Sweep
 from fastroute.bodies import decoded
+from fastroute.cache import wishes
 from fastroute.call import Call, Failed, Receive, Send, Serve, Surface
 from fastroute.callers import CALLERS, ShapeError, embeddings, gemini, mistral
 from fastroute.gateway import SURFACES, Gateway
 from fastroute.ledger.accounts import Account
 from fastroute.ledger.unlimited import Unlimited
 from fastroute.relay import encoder_for
-from fastroute.web import once, passthrough, reading, telling
+from fastroute.web import cached, once, passthrough, reading, telling
 from fastroute.web._front import Front
 from fastroute.web.doorman import Doorman
 
@@ -151,6 +152,14 @@ class DataPlane(Front):
 
     def once(self, call: Call, key: bytes, scope: Mapping[str, Any], serve: Serve | None) -> Serve:
         return partial(once.serve, self.gateway, key, scope["path"], serve or self.ordinary)
+
+    def cached(self, call: Call, found: dict[bytes, bytes], scope: Mapping[str, Any]) -> Serve | None:
+        """The same by the cache, where this call may be answered from it; None for every other one."""
+        wanted = wishes(found.get(b"cache-control"), found.get(b"x-cache"))
+        if not (wanted.keeps and (wanted.asked or caching.likely(call))):
+            return None
+        asker = "" if call.account.id else caching.digest_of(reading.credential(found, scope["query_string"]))
+        return partial(cached.serve, self.gateway, wanted, asker, self.ordinary)
 
     async def ordinary(self, call: Call) -> None:
         """The usual answer, for who wants it served in an unusual way."""

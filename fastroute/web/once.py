@@ -12,10 +12,11 @@ import logging
 from collections.abc import MutableMapping
 from typing import Any, Final
 
-from fastroute.call import Call, Failed, Send, Serve
+from fastroute.call import Call, Failed, Serve
 from fastroute.gateway import Gateway
 from fastroute.ledger.teller import BooksUnreachable, Declined, Teller
 from fastroute.panel.answers import BODY_MAX
+from fastroute.web.recording import Headers, Recorder
 
 KEY_MAX: Final = 255
 # How often whoever waits asks whether the first is done, and for how long in all.
@@ -26,37 +27,6 @@ AGAIN_S: Final = 1.0
 _ENDINGS: Final[set[asyncio.Task[None]]] = set()
 
 log = logging.getLogger("fastroute.web")
-
-Headers = list[tuple[bytes, bytes]]
-
-
-class _Recorder:
-    """Passes an answer on while its caller listens, and keeps it for those who ask again."""
-
-    def __init__(self, call: Call) -> None:
-        self.status = 0
-        self.headers: Headers = []
-        self.done = False
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._call = call
-        self._send: Send = call.send
-
-    @property
-    def body(self) -> bytes | None:
-        return None if self._size > BODY_MAX else b"".join(self._parts)
-
-    async def send(self, message: MutableMapping[str, Any]) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            self.headers = list(message["headers"])
-        else:
-            part: bytes = message.get("body", b"")
-            self._size += len(part)
-            if self._size <= BODY_MAX:
-                self._parts.append(part)
-            self.done = not message.get("more_body", False)
-        await self._send(message)
 
 
 async def serve(gateway: Gateway, key: bytes, path: str, ordinary: Serve, call: Call) -> None:
@@ -95,8 +65,7 @@ async def serve(gateway: Gateway, key: bytes, path: str, ordinary: Serve, call: 
 async def _run(gateway: Gateway, call: Call, ordinary: Serve, asked: dict[str, Any]) -> None:
     teller = gateway.teller
     assert teller is not None
-    recorder = _Recorder(call)
-    call.send = recorder.send
+    recorder = Recorder(call, BODY_MAX)
     call.receive = _nobody_leaves
     mine = {"account": asked["account"], "name": asked["name"], "request": call.id}
     try:

@@ -18,14 +18,14 @@ from fastroute.relay import Failed
 from fastroute.upstreams import sse
 from fastroute.web._front import accounts, answer, head
 
-__all__ = ["UNBUFFERED", "StreamWriter", "accounts", "answer", "envelope", "head", "refusal", "worded"]
+__all__ = ["STREAM", "UNBUFFERED", "StreamWriter", "accounts", "answer", "envelope", "head", "refusal", "worded"]
 
 # Later than the usual first-chunk deadline: once a heart has beaten, the head names the provider that was waited for.
 HEARTBEAT_S: Final = 13.0
 
 _JSON: Final = (b"content-type", b"application/json")
 UNBUFFERED: Final = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
-_STREAM: Final = ((b"content-type", b"text/event-stream; charset=utf-8"), *UNBUFFERED)
+STREAM: Final = ((b"content-type", b"text/event-stream; charset=utf-8"), *UNBUFFERED)
 _RETRYABLE: Final = frozenset({408, 409, 429, 500, 502, 503, 504})
 _PING: Final = sse.comment("ping")
 
@@ -120,7 +120,7 @@ class StreamWriter:
         self.begun = True
         self._call.status = 200
         headers = head(self._call, entry)
-        headers += _STREAM
+        headers += STREAM
         await self._call.send({"type": "http.response.start", "status": 200, "headers": headers})
 
     def _start_beat(self) -> None:

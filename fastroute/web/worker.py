@@ -99,6 +99,8 @@ async def _serve(config: Config, number: int, lines: logs.Logs, load: Load | Non
     stopping.cancel()
     app.watchdog.close()
     await serving
+    if app.gateway.cache is not None:
+        await app.gateway.cache.close()
     await teller.close()
     limiter.close()
 

@@ -18,7 +18,19 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "fastroute"
 
 GROUND = {"_core", "_now", "_heads", "_scan", "_sweep", "domain", "errors", "clock", "money", "config"}
-ROOMS = {"routing", "lanes", "ledger", "upstreams", "callers", "metrics", "logs", "receipts", "limits", "policies"}
+ROOMS = {
+    "routing",
+    "lanes",
+    "ledger",
+    "upstreams",
+    "callers",
+    "metrics",
+    "logs",
+    "receipts",
+    "limits",
+    "policies",
+    "cache",
+}
 CONDUCTORS = {
     "_call",
     "_gateway",
@@ -30,6 +42,7 @@ CONDUCTORS = {
     "mending",
     "pipes",
     "bodies",
+    "caching",
     "settle",
     "call",
     "ids",
@@ -244,6 +257,7 @@ def test_only_one_file_knows_each_foreign_thing():
         "sqlite3": {"ledger/sqlite.py"},
         "granian": {"web/serving.py"},
         "yaml": {"config/document.py"},
+        "redis": {"cache/redis.py"},
     }
     for path in MODULES:
         name = str(path.relative_to(PACKAGE))

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import hmac
 import importlib.util
-import logging
+import re
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -46,20 +46,19 @@ from fastroute.routing.directory import Target
 from fastroute.upstreams.faults import UpstreamFault
 from fastroute.upstreams.pool import Deadlines, Origin, Pool, request_head
 
-log = logging.getLogger("fastroute.cache")
-
 # What a shared store may take over one question.
 ASK_MS: Final = 2000
 _ANSWER_READ_MAX: Final = 4 << 20
 # Answers on their way to a shared store; more than these stay in this worker's memory alone.
 _PUTTING_MAX: Final = 256
-# Names whose meaning is remembered, of those that callers may invent.
-_MEANINGS_MAX: Final = 1024
+# Names of models and tenants that are remembered, of those that callers may invent.
+_REMEMBERED_MAX: Final = 1024
+_ZERO: Final = re.compile(rb'"temperature"\s*:\s*-?0(?:\.0*)?(?:[eE][-+]?[0-9]+)?\s*[,}]').search
 # What else an answer depends on than the request: a state that the provider keeps, a search, a machine that runs.
-_ELSEWHERE: Final = (
+_ELSEWHERE: Final = frozenset({
     "previous_response_id", "conversation", "background", "prompt_cache_id", "cachedContent", "cached_content",
     "container", "mcp_servers", "web_search_options", "plugins", "search_parameters",
-)  # fmt: skip
+})  # fmt: skip
 
 
 class Flight:
@@ -93,8 +92,9 @@ class Caching:
         settings = config.cache
         self.ttl_s = settings.ttl_s
         self._config = config
-        self._root = root
+        self.root = root
         self._clock = clock
+        self._secrets: dict[str, bytes] = {}
         self._meanings: dict[str, tuple[Target, bytes]] = {}
         self._flights: dict[str, Flight] = {} if before is None else before._flights
         self._putting: set[asyncio.Task[None]] = set() if before is None else before._putting
@@ -115,7 +115,11 @@ class Caching:
         account = call.account
         # A number of the books' would be somebody else's on another host that has the same secrets.
         tenant = f"account {account.facts.public_id}" if isinstance(account, Account) and account.id else f"key {asker}"
-        secret = secret_of(self._root, tenant)
+        secret = self._secrets.get(tenant)
+        if secret is None:
+            if len(self._secrets) >= _REMEMBERED_MAX:
+                self._secrets.clear()
+            secret = self._secrets[tenant] = secret_of(self.root, tenant)
         parts = [
             surface.encode(),
             b"stream" if call.stream else b"whole",
@@ -153,9 +157,9 @@ class Caching:
             return None
         value = await self.shared.get(question.name)
         answer = None if value is None else unsealed(question.secret, question.name, value)
-        if value is not None and answer is None:
-            log.warning("the answer cache at %s gave something that was never put there", self.shared.where)
         if answer is None:
+            if value is not None:
+                self.shared.spoiled()
             return None
         found = self._told(question, call, answer)
         if found is not None:
@@ -252,7 +256,7 @@ class Caching:
             at = entry.endpoint or (None if provider is None else provider.base_url)
             told.update(f"{entry.id}\0{entry.ref}\0{at}\n".encode("utf-8", "surrogatepass"))
         told.update(f"{target.route.ranker!r}\n{'' if target.rules is None else target.rules.digest}".encode())
-        if len(self._meanings) >= _MEANINGS_MAX:
+        if len(self._meanings) >= _REMEMBERED_MAX:
             self._meanings.clear()
         self._meanings[name] = target, told.digest()
         return told.digest()
@@ -265,7 +269,8 @@ def caching(config: Config, pool: Pool, clock: Clock, before: Caching | None = N
     """The cache that a configuration asks for; None where it asks for none."""
     if config.cache.ttl_s == 0:
         return None
-    return Caching(config, pool, root_of(secrets.pepper(config.state_dir)), clock, before)
+    root = root_of(secrets.pepper(config.state_dir)) if before is None else before.root
+    return Caching(config, pool, root, clock, before)
 
 
 def check(config: Config) -> None:
@@ -277,8 +282,11 @@ def check(config: Config) -> None:
 
 
 def likely(call: Call) -> bool:
-    """Whether a request can be one that is answered the same each time; most say nothing of a temperature."""
-    return call.surface.name == "embeddings" or b'"temperature"' in call.body
+    """Whether a request can be one that is answered the same each time; for most a look at their bytes says no."""
+    if call.surface.name == "embeddings":
+        return True
+    at = call.body.find(b'"temperature"')
+    return at >= 0 and _ZERO(call.body, at) is not None
 
 
 def _unpacked(value: bytes | None) -> Answer | None:
@@ -287,7 +295,7 @@ def _unpacked(value: bytes | None) -> Answer | None:
 
 def _stands_alone(surface: str, body: dict[str, Any]) -> bool:
     """Whether a request says all that its answer depends on, and leaves nothing behind."""
-    if any(body.get(word) for word in _ELSEWHERE) or body.get("store") is True:
+    if any(body[word] for word in _ELSEWHERE.intersection(body)) or body.get("store") is True:
         return False
     if surface == "responses" and isinstance(body.get("prompt"), dict):
         return False  # a template that its owner may change
@@ -303,7 +311,9 @@ def _shared(config: Config, pool: Pool, clock: Clock) -> Shared | None:
         check(config)
         from fastroute.cache.redis import Redis  # its client is an optional extra
 
-        return Shared(Redis(settings.redis_url), "cache.redis_url", clock)
+        parts = urlsplit(settings.redis_url.reveal())
+        where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2] or parts.path}"  # the rest may hold a password
+        return Shared(Redis(settings.redis_url), where, clock)
     return None
 
 

@@ -159,7 +159,7 @@ class Gateway(Core):
             rules.rule(call)
         call.reason = reasons_of(decision, call.entries[0], route)[-1]
         if isinstance(route.ranker, Tiers):
-            call.words = {route.ranker.small: "small", route.ranker.medium: "medium"}
+            call.words = route.ranker.words
             self.metrics.tier(call.words.get(call.entries[0].id, "other"))
         return None
 
@@ -232,7 +232,7 @@ class Gateway(Core):
         """The tier's word for a model where it has one: the fallback's labels are `small` and `medium`."""
         ranker = self.directory.resolve(AUTO).route.ranker
         # Not by the configured names, which may be aliases.
-        words = {ranker.small: "small", ranker.medium: "medium"} if isinstance(ranker, Tiers) else {}
+        words = ranker.words if isinstance(ranker, Tiers) else {}
         return words.get(entry_id, entry_id)
 
     def listed(self, allowed: frozenset[str] | None = None) -> Iterable[Entry]:

@@ -10,6 +10,8 @@ from fastroute.clock import Clock
 
 # A store that hangs costs the one who asks its whole deadline, so it is asked no more often than this.
 REST_S: Final = 10
+# Somebody who spoils a store shall not fill the log as well.
+_SPOILED_S: Final = 60
 
 log = logging.getLogger("fastroute.cache")
 
@@ -23,6 +25,7 @@ class Shared:
         self._clock = clock
         self._away = False
         self._again_ms = 0
+        self._quiet_until_ms = 0
 
     async def get(self, name: str) -> bytes | None:
         if not self._may_ask():
@@ -44,6 +47,13 @@ class Shared:
             self._rest(away)
         else:
             self._back()
+
+    def spoiled(self) -> None:
+        """What it gave opens with no seal of ours; said, but not for each."""
+        now = self._clock.monotonic_ms()
+        if now >= self._quiet_until_ms:
+            self._quiet_until_ms = now + _SPOILED_S * 1000
+            log.warning("the answer cache at %s gave something that was never put there; it is not told", self.where)
 
     async def close(self) -> None:
         await self._store.close()

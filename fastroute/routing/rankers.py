@@ -102,6 +102,11 @@ class Tiers(Struct, frozen=True):
     medium: str
     thresholds: tiers.Thresholds = tiers.Thresholds()
 
+    @property
+    def words(self) -> dict[str, str]:
+        """What callers and counters call each of the two, by its id."""
+        return {self.small: "small", self.medium: "medium"}
+
     def ranking(self, catalog: Catalog, descriptor: Descriptor, facts: Facts, snapshot: Snapshot) -> Ranking:
         tier, reason = tiers.choose(facts, self.thresholds)
         order = (self.small, self.medium) if tier == "small" else (self.medium,)

@@ -6,9 +6,11 @@ from typing import Final
 
 from fastroute import _heads
 from fastroute.cache import ANSWER_MAX, Answer, Wishes
+from fastroute.caching import Question
 from fastroute.call import Call, CallerGone, Serve
 from fastroute.domain import Entry
 from fastroute.gateway import Gateway
+from fastroute.routing.rankers import Tiers
 from fastroute.web import telling
 from fastroute.web.recording import Recorder
 
@@ -27,7 +29,7 @@ async def serve(gateway: Gateway, wishes: Wishes, asker: str, ordinary: Serve, c
     try:
         found = await cache.find(question, call)
         if found is not None:
-            await _tell(gateway, call, *found)
+            await _tell(gateway, question, call, *found)
             return
         recorder = Recorder(call, ANSWER_MAX, _MISS)
         await ordinary(call)
@@ -39,10 +41,15 @@ async def serve(gateway: Gateway, wishes: Wishes, asker: str, ordinary: Serve, c
         cache.drop(question, left=left)
 
 
-async def _tell(gateway: Gateway, call: Call, answer: Answer, entry: Entry, age_s: int) -> None:
+async def _tell(gateway: Gateway, question: Question, call: Call, answer: Answer, entry: Entry, age_s: int) -> None:
     call.entry, call.entries, call.reason = entry, [entry], "cache_hit"
     call.decision_id = gateway.ids.decision()
     call.details = {"cache": {"request_id": answer.request, "age_s": age_s}}
+    ranker, rules = question.target.route.ranker, question.target.rules
+    if isinstance(ranker, Tiers):
+        call.words = ranker.words
+    if rules is not None:
+        call.details |= {"policy": rules.policy.name, "policy_hash": rules.digest}
     call.status = 200
     gateway.metrics.cache_hit(entry.ref.model)
     told = telling.accounts(call)

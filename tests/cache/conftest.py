@@ -292,16 +292,21 @@ class Inside:
 
 @pytest.fixture
 def inside(up: Any, tmp_path: Path) -> Callable[..., contextlib.AbstractAsyncContextManager[Inside]]:
-    """`async with inside(max_bytes=..., place=..., endpoint=...) as it`: workers of one `place` share its secrets."""
+    """`async with inside(max_bytes=..., place=..., endpoint=...) as it`; `top` is more of the file.
+
+    Workers of one `place` share its secrets.
+    """
     up.forget()
     numbers = iter(range(100))
 
     @contextlib.asynccontextmanager
-    async def inside(max_bytes: int = 64 << 20, place: str = "data", **settings: str) -> AsyncIterator[Inside]:
+    async def inside(
+        max_bytes: int = 64 << 20, place: str = "data", top: str = "", **settings: str
+    ) -> AsyncIterator[Inside]:
         number = next(numbers)
         file = tmp_path / f"{number}.yaml"
         more = "".join(f', {name}: "{value}"' for name, value in settings.items())
-        file.write_text(CONFIG.format(up=up.url, max_bytes=max_bytes, more=more))
+        file.write_text(CONFIG.format(up=up.url, max_bytes=max_bytes, more=more) + top)
         config = configuration.load(file, {"FASTROUTE_STATE_DIR": str(tmp_path / place)}, {})
         gateway = assemble(config, number)
         clock = ManualClock()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from fastroute.cache import (
@@ -17,6 +19,7 @@ from fastroute.cache import (
     unsealed,
     wishes,
 )
+from fastroute.caching import likely
 
 ROOT = root_of(b"a pepper of thirty-two bytes ...")
 BODY = {"messages": [{"role": "user", "content": "hi"}], "temperature": 0, "max_tokens": 5}
@@ -79,6 +82,25 @@ def test_names_are_of_one_tenant_and_parts_do_not_run_together():
 )
 def test_an_answer_is_expected_to_be_the_same_at_a_temperature_of_zero(surface, body, same):
     assert deterministic(surface, body) is same
+
+
+@pytest.mark.parametrize(
+    ("body", "may"),
+    [
+        (b'{"temperature": 0}', True),
+        (b'{"temperature":0.0,"a":1}', True),
+        (b'{"temperature" : -0e5 }', True),
+        (b'{"a": "\\"temperature\\": 0,", "temperature": 0}', True),
+        (b'{"a": "\\"temperature\\": 0,"}', False),
+        (b'{"temperature": 0.5}', False),
+        (b'{"temperature": 10}', False),
+        (b'{"temperature": null}', False),
+        (b"{}", False),
+    ],
+)
+def test_most_bodies_are_passed_over_at_a_glance(body, may):
+    call = SimpleNamespace(surface=SimpleNamespace(name="chat"), body=body)
+    assert likely(call) is may
 
 
 @pytest.mark.parametrize(

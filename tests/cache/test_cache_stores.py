@@ -157,7 +157,9 @@ def test_one_that_is_away_is_said_once_and_asked_again_after_a_rest(caplog):
         asyncio.run(case())
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 2
-    assert told[0].startswith("the answer cache at http://cache:8600 is away (it took no connection); this worker goes on")
+    assert told[0].startswith(
+        "the answer cache at http://cache:8600 is away (it took no connection); this worker goes on"
+    )
     assert "\n" not in told[0]
     assert told[1] == "the answer cache at http://cache:8600 is back"
 

@@ -11,6 +11,14 @@ import pytest
 from fastroute import caching
 from fastroute.cache import ENTRIES_MAX
 
+POLICY = """
+policy: desk
+objectives: {p95_latency_ms: 1500, max_cost_usd: 0.010, max_tokens: 1024}
+routing: {primary: [small], backups: [large]}
+strategy: {stream: true, retry_on: ["5xx"], fallback_on_latency_ms: 1500}
+tenancy: {per_user_daily_tokens: 20000, per_user_rpm: 30, timezone: UTC}
+"""
+
 
 def run(case):
     async def bounded():
@@ -22,7 +30,7 @@ def run(case):
 
 async def until(true):
     async with asyncio.timeout(10):
-        while not true():
+        while not true():  # noqa: ASYNC110 - what it looks at belongs to others
             await asyncio.sleep(0.005)
 
 
@@ -114,7 +122,9 @@ def test_every_surface_is_told_again(inside, up, say, ask_body, path, fields, st
             event = {"id": "c", "choices": [{"index": 0, "text": "well", "finish_reason": "stop"}]}
             up.say("small", say.streamed([say.event(event), say.event("[DONE]")]) if stream else say.whole(event))
         if "embeddings" in path:
-            up.say("small", say.whole({"object": "list", "data": [{"embedding": [0.5]}], "usage": {"prompt_tokens": 1}}))
+            up.say(
+                "small", say.whole({"object": "list", "data": [{"embedding": [0.5]}], "usage": {"prompt_tokens": 1}})
+            )
         async with inside() as it:
             first = await it.ask(body, way)
             assert first.status == 200, first.body
@@ -346,7 +356,7 @@ def test_one_who_waits_may_leave_and_the_first_goes_on(inside, up, say, ask_body
 def test_one_who_waited_as_long_as_for_a_provider_goes_on_its_own(inside, up, say, ask_body, monkeypatch):
     async def case():
         async with inside() as it:
-            up.say("small", say.whole(say.chat("slow"), after_s=2.0), say.whole(say.chat("quick")))
+            up.say("small", say.whole(say.chat("slow"), after_s=1.0), say.whole(say.chat("quick")))
             first = asyncio.create_task(it.ask())
             await until(lambda: len(up.asked()) == 1)
             config = it.cache._config
@@ -365,6 +375,29 @@ def caching_config(config, **relay):
     return replace(config, relay=replace(config.relay, **relay))
 
 
+# --- what a hit tells ----------------------------------------------------------------------------------------------
+
+
+def test_a_hit_of_auto_and_of_a_policy_tells_what_it_was(inside, up, ask_body, tmp_path):
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "desk.yaml").write_text(POLICY)
+
+    async def case():
+        async with inside(top=f"auto: {{small: small, medium: large}}\npolicies_dir: {tmp_path / 'policies'}\n") as it:
+            first = await it.ask(ask_body(model="auto"))
+            again = await it.ask(ask_body(model="auto"))
+            assert again.headers["x-cache"] == "hit"
+            for name in ("x-router-model", "x-router-model-logical"):
+                assert again.headers[name] == first.headers[name]
+            first = await it.ask(ask_body(model="desk"))
+            again = await it.ask(ask_body(model="desk"))
+            assert (first.status, again.headers["x-cache"]) == (200, "hit")
+            assert again.headers["x-router-reason"] == "cache_hit"
+            assert again.headers["x-router-model-logical"] == "desk"
+
+    run(case)
+
+
 # --- a store that is shared -----------------------------------------------------------------------------------------
 
 
@@ -374,7 +407,11 @@ def test_workers_share_what_one_of_them_was_told(inside, up, ask_body, cache_ser
         server = cache_service()
         await server.open()
         url = server.url if kind == "endpoint" else request.getfixturevalue("redis_url")
-        async with inside(**{kind: url}) as one, inside(**{kind: url}) as two, inside(place="host2", **{kind: url}) as far:
+        async with (
+            inside(**{kind: url}) as one,
+            inside(**{kind: url}) as two,
+            inside(place="host2", **{kind: url}) as far,
+        ):
             body = ask_body(messages=[{"role": "user", "content": f"shared over {kind}"}])
             first = await one.ask(body)
             await until(lambda: not one.cache._putting)
@@ -429,7 +466,7 @@ def test_a_poisoned_store_puts_no_words_into_anybodys_mouth(inside, up, ask_body
         run(case)
     told = [record.getMessage() for record in caplog.records]
     assert told
-    assert all(line.endswith("gave something that was never put there") for line in told)
+    assert all(line.endswith("gave something that was never put there; it is not told") for line in told)
 
 
 @pytest.mark.parametrize("mood", ["gone", "silent", "sick"])

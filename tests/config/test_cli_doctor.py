@@ -142,6 +142,12 @@ def test_only_this_machine_is_loopback(host, loopback):
     assert is_loopback(host) is loopback
 
 
+def test_a_shared_cache_without_a_time_is_told():
+    told = whats("cache: {endpoint: 'http://cache:8600'}")
+    assert told == ["cache.endpoint is set and cache.ttl_s is 0, so no answer is kept anywhere"]
+    assert whats("cache: {endpoint: 'http://cache:8600', ttl_s: 60}") == []
+
+
 @pytest.mark.parametrize("secret", ["dev-secret", "sk-1234", "changeme", "ChangeMe", "secret"])
 def test_secrets_of_examples_are_told_wherever_they_stand(secret):
     told = whats("", {"FASTROUTE_ADMIN_KEY": secret, "ROUTER_API_KEY": KEY, "OPENAI_API_KEY": secret})

@@ -98,6 +98,9 @@ VARIABLES = [
     ("ROUTER_COST_THRESHOLD_MICRODOLLARS", "0", "auto.cost_threshold_microdollars", 0),
     ("ROUTER_CLIENT_TIMEOUT_S", "15", "relay.whole_ms", 15_000),
     ("ROUTER_CLIENT_TIMEOUT_S", "0.25", "relay.whole_ms", 250),
+    ("CACHE_TTL", "300", "cache.ttl_s", 300),
+    ("CACHE_ENDPOINT", "http://cache:8600/", "cache.endpoint", "http://cache:8600"),
+    ("CACHE_REDIS_URL", "redis://:secret@cache:6379/0", "cache.redis_url", "***"),
     ("LOG_LEVEL", "debug", "log.level", "DEBUG"),
     ("LOG_PATH", "x.log", "log.path", "x.log"),
 ]
@@ -252,6 +255,34 @@ def test_all_mistakes_are_told_together_in_the_order_of_their_places(refusals):
         "env LOG_LEVEL: log.level",
         "flag --workers: server.workers",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "cache: {redis_url: 'http://secret@here'}",
+            "fastroute.yaml:1: cache.redis_url: found an address of another kind",
+        ),
+        (
+            "cache: {endpoint: 'here:8600'}",
+            "fastroute.yaml:1: cache.endpoint: found the text 'here:8600', wanted an http",
+        ),
+        ("cache: {ttl_s: -1}", "fastroute.yaml:1: cache.ttl_s: found the whole number -1"),
+        ("cache: {max_bytes: 5}", "fastroute.yaml:1: cache.max_bytes: found the whole number 5"),
+    ],
+)
+def test_what_a_cache_cannot_be_is_told(refusals, text, expected):
+    (told,) = refusals(text)
+    assert told.startswith(expected)
+    assert "secret" not in told
+
+
+def test_a_cache_has_one_shared_store_or_none(refusals):
+    (told,) = refusals("cache: {endpoint: 'http://a:1'}", {"CACHE_REDIS_URL": "redis://b"})
+    assert told == (
+        "env CACHE_REDIS_URL: cache.redis_url: cache.endpoint is set too (fastroute.yaml:1); wanted one of the two"
+    )
 
 
 def test_a_file_is_checked_even_where_it_is_overruled(refusals):

@@ -50,8 +50,11 @@ cpdef dict look(headers):
     cdef dict found = {}
     for name, value in headers:
         if name in WANTED:
-            if name in found and name in ONCE:
-                raise HeadError(f"the header {name.decode()} is given twice")
+            if name in found:
+                if name in ONCE:
+                    raise HeadError(f"the header {name.decode()} is given twice")
+                if name == b"cache-control":  # a list, of which no line may be lost
+                    value = found[name] + b", " + value
             if name in PASSED:
                 if not value.isascii() or not value.decode().isprintable():
                     raise HeadError(f"the header {name.decode()} holds characters that may not be passed on")

@@ -50,7 +50,7 @@ from fastroute.upstreams.pool import Deadlines, Origin, Pool, request_head
 ASK_MS: Final = 2000
 _ANSWER_READ_MAX: Final = 4 << 20
 # Answers on their way to a shared store; more than these stay in this worker's memory alone.
-_PUTTING_MAX: Final = 256
+_PUTTING_MAX: Final = 64
 # Names of models and tenants that are remembered, of those that callers may invent.
 _REMEMBERED_MAX: Final = 1024
 _ZERO: Final = re.compile(rb'"temperature"\s*:\s*-?0(?:\.0*)?(?:[eE][-+]?[0-9]+)?\s*[,}]').search
@@ -140,6 +140,9 @@ class Caching:
         """
         if not question.wishes.reads:
             return None
+        # Nobody waits for another longer than for a provider.
+        relay = self._config.relay
+        until = call.loop.time() + (relay.first_chunk_ms if call.stream else relay.whole_ms) / 1000
         while True:
             found = self._told(question, call, _unpacked(await self.memory.get(question.name)))
             if found is not None:
@@ -147,7 +150,7 @@ class Caching:
             flight = self._flights.get(question.name)
             if flight is None:
                 break
-            answer = await self._follow(flight, call)
+            answer = await self._follow(flight, call, until)
             if answer is not None:
                 return self._told(question, call, answer)
             if not flight.left:
@@ -171,7 +174,7 @@ class Caching:
     async def keep(self, question: Question, call: Call, body: bytes | None) -> None:
         """The run is over, and this is all of what its caller read; kept where it is worth being told again."""
         answer = None if body is None or not self._sound(call) else self._made(call, body)
-        if answer is not None and question.wishes.keeps:
+        if answer is not None:
             await self.memory.put(question.name, answer.pack(), self.ttl_s)
             if self.shared is not None:
                 self._share(question, answer)
@@ -197,14 +200,12 @@ class Caching:
                 del self._flights[question.name]
             flight.end(answer)
 
-    async def _follow(self, flight: Flight, call: Call) -> Answer | None:
-        """The answer of a run that is under way, waited for as long as a provider would be."""
-        relay = self._config.relay
-        patience_s = (relay.first_chunk_ms if call.stream else relay.whole_ms) / 1000
+    async def _follow(self, flight: Flight, call: Call, until: float) -> Answer | None:
+        """The answer of a run that is under way; None when it comes to none, or not until then."""
         call.watch()
         try:
             assert call.watcher is not None
-            await asyncio.wait((flight.over, call.watcher), timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((flight.over, call.watcher), timeout=max(until - call.loop.time(), 0), return_when=asyncio.FIRST_COMPLETED)
         finally:
             call.unwatch()
         if call.gone:

@@ -30,6 +30,11 @@ def test_a_comment_is_lines_that_no_client_reads():
     assert _heads.comment([(b"a", b"b"), (b"c", b"d")]) == b": a: b\n: c: d\n\n"
 
 
+def test_what_the_cache_is_asked_for_may_stand_on_several_lines():
+    found = _heads.look([(b"host", b"x"), (b"cache-control", b"no-store"), (b"cache-control", b"max-age=5")])
+    assert found[b"cache-control"] == b"no-store, max-age=5"
+
+
 @pytest.mark.parametrize(
     ("headers", "length"),
     [

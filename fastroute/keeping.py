@@ -20,6 +20,7 @@ from fastroute.config.model import KILL_AFTER_DRAIN_S
 from fastroute.domain import Usage
 from fastroute.errors import ConfigError, FastrouteError, StoreError
 from fastroute.ledger import secrets
+from fastroute.ledger.agents import Agents
 from fastroute.ledger.book import Book, FinishedRequest
 from fastroute.ledger.bookkeeper import Bookkeeper
 from fastroute.ledger.books import Books
@@ -75,8 +76,8 @@ def opened(config: Config) -> Iterator[Bookkeeper]:
     mirror = Mirror(config.state_dir / "receipts") if config.receipts.mirror else None
     seals = Seals(open_keys(config.state_dir / "secrets", config.receipts.secret), mirror)
     with Store.open(config.database_path) as store:
-        books = Books(store)
-        with Bookkeeper(config.state_dir, books, lambda: Desk(books, pepper), seals) as bookkeeper:
+        books, agents = Books(store), Agents(store)
+        with Bookkeeper(config.state_dir, books, lambda: Desk(books, pepper, agents), seals) as bookkeeper:
             yield bookkeeper
 
 

@@ -236,7 +236,50 @@ def _books(tx: Statements) -> None:
     tx.run("CREATE TABLE notes (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID")
 
 
-MIGRATIONS: tuple[Migration, ...] = (Migration(1, "registry", _registry), Migration(2, "books", _books))
+def _agents(tx: Statements) -> None:
+    """What agents announce: several may offer one model, so their models are rows of their own.
+
+    Models that an older router's agents had announced become their offers, where nobody has changed the row since.
+    """
+    for column in (
+        "owner INTEGER NOT NULL DEFAULT 0",
+        "peer TEXT NOT NULL DEFAULT ''",
+        "keyed INTEGER NOT NULL DEFAULT 0",
+        "since_ms INTEGER NOT NULL DEFAULT 0",
+        "heard_ms INTEGER NOT NULL DEFAULT 0",
+    ):
+        tx.run(f"ALTER TABLE agents ADD COLUMN {column}")
+    tx.run("UPDATE agents SET heard_ms = coalesce(CAST(strftime('%s', last_heartbeat) AS INTEGER) * 1000, 0)")
+    tx.run("""
+        CREATE TABLE offers (
+            agent TEXT NOT NULL REFERENCES agents (name) ON UPDATE CASCADE ON DELETE CASCADE,
+            model TEXT NOT NULL CHECK (model <> ''),
+            PRIMARY KEY (agent, model)
+        ) STRICT, WITHOUT ROWID
+    """)
+    for agent, endpoint, models in tx.rows("SELECT name, endpoint, models FROM agents ORDER BY name"):
+        for model in dict.fromkeys(filter(None, (name.strip() for name in models.split(",")))):
+            own = "name = ? AND type = 'local' AND endpoint = ?"
+            if tx.run(f"DELETE FROM models WHERE {own}", model, endpoint):  # noqa: S608  a constant
+                tx.run("INSERT INTO offers (agent, model) VALUES (?, ?)", agent, model)
+    tx.run("ALTER TABLE agents DROP COLUMN models")
+    tx.run("ALTER TABLE agents DROP COLUMN last_heartbeat")
+    moved = "BEGIN UPDATE counters SET value = value + 1 WHERE name = 'registry_generation'; END"
+    for name, what in (
+        ("offers_inserted", "INSERT ON offers"),
+        ("offers_deleted", "DELETE ON offers"),
+        ("agents_deleted", "DELETE ON agents"),
+        # Not `heard_ms`: an agent that is well changes nothing for those who serve.
+        ("agents_updated", "UPDATE OF name, endpoint, owner, peer, keyed ON agents"),
+    ):
+        tx.run(f"CREATE TRIGGER {name} AFTER {what} {moved}")
+
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(1, "registry", _registry),
+    Migration(2, "books", _books),
+    Migration(3, "agents", _agents),
+)
 LATEST = len(MIGRATIONS)
 assert [migration.number for migration in MIGRATIONS] == list(range(1, LATEST + 1)), "numbered 1, 2, 3 ..."
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import builtins
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -37,6 +36,11 @@ MODEL_TYPES: tuple[str, ...] = (
 NAME_CHARACTERS_MAX = 200
 
 _ALL = "SELECT name, type, endpoint, kind, agent FROM models ORDER BY name"
+_LISTED = """
+    SELECT name, type, endpoint, kind, agent FROM models
+    UNION ALL SELECT model, 'local', endpoint, 'weight', agent FROM offers JOIN agents ON agents.name = offers.agent
+    ORDER BY 1, 5
+"""
 _ONE = "SELECT name, type, endpoint, kind, agent FROM models WHERE name = ?"
 _FIELDS = {"name": True, "type": True, "endpoint": True, "kind": False}  # of a seed row, and whether it must be there
 _UPSERT = """
@@ -65,7 +69,7 @@ class Replaced(Struct, frozen=True):
 
 
 class Registry:
-    """The registry inside one store; rows are in order of name."""
+    """The registry inside one store; rows are in order of name. What agents offer is listed, and `agents` changes it."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -78,6 +82,12 @@ class Registry:
         return int(row[0])
 
     def list(self) -> tuple[ModelRow, ...]:
+        """Every row, and one for each agent that offers a model."""
+        with self._store.read() as tx:
+            return tuple(ModelRow(*row) for row in tx.rows(_LISTED))
+
+    def rows(self) -> tuple[ModelRow, ...]:
+        """Those that people and providers' lists have put in."""
         with self._store.read() as tx:
             return tuple(ModelRow(*row) for row in tx.rows(_ALL))
 
@@ -100,6 +110,10 @@ class Registry:
         with self._store.write() as tx:
             row = _get(tx, name)
             if row is None:
+                offering = tx.row("SELECT agent FROM offers WHERE model = ?", name)
+                if offering is not None:
+                    mend = "stop that agent, or take it out with `fastroute agents remove`"
+                    raise RegistryError(f"model {name!r} is offered by agent {offering[0]!r}; {mend}")
                 names = [known for (known,) in tx.rows("SELECT name FROM models")]
                 nearest = get_close_matches(name, names, n=1)
                 hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
@@ -225,11 +239,3 @@ def _get(tx: Transaction, name: str) -> ModelRow | None:
 def _put(tx: Transaction, rows: Iterable[ModelRow]) -> None:
     for row in rows:
         tx.run(_UPSERT, row.name, row.type, row.endpoint, row.kind, row.agent)
-
-
-def registry_rows(database: Path) -> tuple[ModelRow, ...]:
-    """Every row of a registry's file; a file that was never made holds none."""
-    if not database.exists():
-        return ()
-    with Store.open(database) as store:
-        return Registry(store).list()

@@ -54,6 +54,12 @@ def digest(pepper: bytes, token: bytes) -> bytes:
     return hmac.digest(pepper, token, "sha256")
 
 
+def agent_key(pepper: bytes, name: str, endpoint: str) -> str:
+    """What this house shows an agent at its endpoint, so that the agent knows who asks. It is stored nowhere."""
+    secret = hmac.digest(pepper, f"agent\0{name}\0{endpoint}".encode(), "sha256")
+    return f"ag_{_spelled(int.from_bytes(secret, 'big'), _SECRET_LETTERS)}"
+
+
 def masked(token: str | None) -> str:
     """A token as it may be printed."""
     if token is None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from fastroute.ledger import tokens
+from fastroute.ledger.agents import Agents
 from fastroute.ledger.book import Balance, Book, Refused, Scarce
 from fastroute.ledger.library import Library
 from fastroute.ledger.store import AccountRow, RecordRow
@@ -27,8 +28,10 @@ class Counter:
     now_ms: int
     again: bool  # whether workers have been asked to give back what they do not use
 
-    def __init__(self, library: Library, pepper: bytes) -> None:
+    def __init__(self, library: Library, pepper: bytes, registry: Agents | None = None) -> None:
         self.library = library
+        self.registry = registry  # of agents; None where no registry is kept
+        self.agents_look_ms = 0  # when those who are long gone are looked for
         self.pepper = pepper
         # Whoever takes these commits them before the next operation, or throws the desk away.
         self._pending: dict[tuple[str, str], RecordRow | None] = {}

@@ -12,10 +12,11 @@ from typing import Any, Final
 
 import msgspec
 
+from fastroute.ledger.agents import Agents
 from fastroute.ledger.book import Book, Refused
 from fastroute.ledger.library import Library
 from fastroute.ledger.store import RecordRow
-from fastroute.panel import answers, grants, keys, leases, receipts, usage, users
+from fastroute.panel import agents, answers, grants, keys, leases, receipts, usage, users
 from fastroute.panel.counter import Counter
 
 Operation = Callable[[Counter, Any], Any]
@@ -47,14 +48,19 @@ OPERATIONS: dict[str, tuple[type[msgspec.Struct], Operation]] = {
     "usage.show": (usage.Show, usage.show),
     "usage.overview": (usage.Overview, usage.overview),
     "users.open": (users.Open, users.open_),
+    "agents.register": (agents.Register, agents.register),
+    "agents.find": (agents.Named, agents.find),
+    "agents.heard": (agents.Named, agents.heard),
+    "agents.list": (agents.All, agents.list_),
+    "agents.remove": (agents.Named, agents.remove),
 }
 
 
 class Desk:
     """What the bookkeeper asks; made anew with every book, since it remembers what that book has not committed yet."""
 
-    def __init__(self, library: Library, pepper: bytes) -> None:
-        self._counter = Counter(library, pepper)
+    def __init__(self, library: Library, pepper: bytes, registry: Agents | None = None) -> None:
+        self._counter = Counter(library, pepper, registry)
 
     def __call__(
         self, book: Book, operation: str, arguments: dict[str, Any], now_ms: int, *, again: bool = False
@@ -75,8 +81,9 @@ class Desk:
         return self._counter.take()
 
     def tick(self, book: Book, now_ms: int) -> None:
-        """What time alone brings about: grants and leases that are over."""
+        """What time alone brings about: grants and leases that are over, agents that are long gone."""
         book.expire(now_ms)
+        agents.forget(self._counter, now_ms)
 
 
 _FIELD: Final = re.compile(r"field `([^`]*)`")

@@ -129,11 +129,14 @@ class TestAnOlderRoutersDatabase:
         with Store.open(database) as store:
             assert Registry(store).list() == (
                 ModelRow("a", "openai", "https://api.openai.com"),
-                ModelRow("b", "local", "http://mac:5000", "weight"),
+                ModelRow(
+                    "b", "local", "http://mac:5000", "weight", agent="mac"
+                ),  # its own; `a` is somebody else's by now
             )
             with store.read() as tx:
-                assert tx.rows("SELECT name, endpoint, models, last_heartbeat FROM agents") == [
-                    ("mac", "http://mac:5000", "a,b", "2025-06-01T10:00:00.250Z")
+                heard_ms = 1_748_772_000_000  # 2025-06-01T10:00:00Z
+                assert tx.rows("SELECT name, endpoint, owner, heard_ms FROM agents") == [
+                    ("mac", "http://mac:5000", 0, heard_ms)
                 ]
         assert not [name for _, name, _ in schema(database) if "before" in name or name.startswith("ix_")]
 

@@ -342,6 +342,11 @@ class Pool(PoolCore):
         """Exchanges that have no connection yet."""
         return sum(len(lane.queue) for lane in self._lanes.values())
 
+    def busy(self, origin: Origin) -> int:
+        """Exchanges with one origin that are under way or wait for a connection."""
+        lane = self._lanes.get(origin)
+        return 0 if lane is None else len(lane.connections) - len(lane.idle) + len(lane.queue)
+
     async def exchange(self, origin: Origin, head: bytes, body: bytes, deadlines: Deadlines) -> Exchange:
         """Send a request and return when the head of its final answer is here; `head` is made by `request_head`.
 

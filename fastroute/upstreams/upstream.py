@@ -6,7 +6,7 @@ The key is bound to the host it was given for: it goes into heads made here and 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -82,7 +82,7 @@ class Upstream(Protocol):
 
 
 class Remote(RemoteCore):
-    """An upstream behind a base URL."""
+    """An upstream behind a base URL; `permit`, when given, is asked for every address it would connect to."""
 
     def __init__(
         self,
@@ -94,6 +94,7 @@ class Remote(RemoteCore):
         pool: Pool,
         *,
         native_responses: bool = False,
+        permit: Callable[[str], bool] | None = None,
     ) -> None:
         self.name = name
         self.display = display
@@ -105,7 +106,7 @@ class Remote(RemoteCore):
         self._prefix = parts.path.rstrip("/")
         self._host = parts.netloc
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        self.origin = Origin(parts.scheme, parts.hostname, port, connections_max=CONNECTIONS_MAX)
+        self.origin = Origin(parts.scheme, parts.hostname, port, connections_max=CONNECTIONS_MAX, permit=permit)
         self._key = key
         self._heads = {}
 

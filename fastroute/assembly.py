@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
 from msgspec.structs import replace
 
+from fastroute.beats import Beats
 from fastroute.caching import caching
 from fastroute.clock import SystemClock
 from fastroute.config import KNOWN_PROVIDERS, Config, Provider
 from fastroute.domain import Entry
-from fastroute.errors import CatalogError
+from fastroute.errors import CatalogError, ConfigError, Problem
 from fastroute.estimating import Estimating
+from fastroute.fleet import Fleet
 from fastroute.gateway import Gateway
-from fastroute.ledger.registry import registry_rows
+from fastroute.ledger import secrets
+from fastroute.ledger.agents import AgentRow, registered
 from fastroute.ledger.teller import Teller
+from fastroute.ledger.tokens import agent_key
 from fastroute.limits import Limiter
 from fastroute.logs import Logs
 from fastroute.metrics import Metrics
@@ -26,6 +34,7 @@ from fastroute.upstreams.dialect import Dialect
 from fastroute.upstreams.google import Google
 from fastroute.upstreams.inprocess import DummyUpstream
 from fastroute.upstreams.openai import OpenAI
+from fastroute.upstreams.permits import NotPermitted, Permits
 from fastroute.upstreams.pool import Pool
 from fastroute.upstreams.upstream import Remote, Upstream
 
@@ -43,9 +52,11 @@ def assemble(
     metrics = Metrics.open(config.state_dir / "run" / "metrics", number)
     if log is not None:
         log.on_drop = metrics.events_dropped.inc
-    gateway = _kind(config)(config, directory, Upstreams(config, pool).of, metrics, log)
+    upstreams = Upstreams(config, pool, agents_of(directory))
+    gateway = _kind(config)(config, directory, upstreams.of, metrics, log)
     gateway.pool, gateway.teller, gateway.limiter = pool, teller, limiter
     gateway.cache = caching(config, pool, SystemClock())
+    gateway.fleet = fleet_of(config, directory, upstreams, Beats.open(beats_path(config)))
     gateway.latency.keep(latency_window(directory))
     return gateway
 
@@ -58,7 +69,10 @@ def renewed(before: Gateway, config: Config, directory: Directory) -> Gateway:
     config = with_demo(config)
     pool = before.pool
     assert pool is not None
-    gateway = _kind(config)(config, directory, Upstreams(config, pool).of, before.metrics, before.log)
+    assert before.fleet is not None
+    upstreams = Upstreams(config, pool, agents_of(directory))
+    gateway = _kind(config)(config, directory, upstreams.of, before.metrics, before.log)
+    gateway.fleet = fleet_of(config, directory, upstreams, before.fleet.beats)
     gateway.pool, gateway.teller, gateway.limiter = pool, before.teller, before.limiter
     gateway.cache = caching(config, pool, SystemClock(), before.cache)
     before.health.threshold, before.health.probe_after_ms = config.health.threshold, config.health.probe_after_ms
@@ -75,6 +89,10 @@ def _kind(config: Config) -> type[Gateway]:
 
 def directory_for(config: Config) -> Directory:
     """Every name this configuration, its registry and its policies answer to."""
+    try:
+        Permits(config.agents.allowed)
+    except NotPermitted as error:
+        raise ConfigError([Problem("agents.allowed", str(error))]) from None
     directory = directory_without_policies(config)
     add_policies(directory, load_policies(config.policies_dir))
     return directory
@@ -82,9 +100,11 @@ def directory_for(config: Config) -> Directory:
 
 def directory_without_policies(config: Config) -> Directory:
     """The names that come before those of policies."""
+    rows, agents = registered(config.database_path)
     return directory_of(
         config,
-        registry_rows(config.database_path),
+        rows,
+        agents=agents,
         built_in=DEMO_MODELS if config.demo else (),
         built_in_aliases=demo_routes() if config.demo else None,
     )
@@ -98,22 +118,67 @@ def with_demo(config: Config) -> Config:
     return replace(config, auto=replace(config.auto, small="demo-small", medium="demo-medium"))
 
 
-class Upstreams:
-    """Every upstream of one worker, made when an entry first asks for it."""
+def beats_path(config: Config) -> Path:
+    """Where the agents' last beats are."""
+    return config.state_dir / "run" / "agents"
 
-    def __init__(self, config: Config, pool: Pool) -> None:
+
+def agents_of(directory: Directory) -> dict[str, AgentRow]:
+    """The agents of a directory by their lanes."""
+    return {offer.entry.lane: offer.agent for each in directory.offers.values() for offer in each}
+
+
+def fleet_of(config: Config, directory: Directory, upstreams: Upstreams, beats: Beats) -> Fleet:
+    """The agents of a directory, as far as they are heard."""
+    return Fleet(directory.offers, beats, SystemClock(), config.agents.stale_ms, upstreams.busy)
+
+
+class Upstreams:
+    """Every upstream of one worker, made when an entry first asks for it; `agents` are known by their lanes.
+
+    An agent is connected to where it may be, whatever its name resolves to by then, and is shown a key of its own.
+    """
+
+    def __init__(self, config: Config, pool: Pool, agents: Mapping[str, AgentRow] | None = None) -> None:
         self._config = config
         self.pool = pool
-        self._made: dict[tuple[str, str | None], Upstream] = {}
+        self._agents = agents or {}
+        self._permits = Permits(config.agents.allowed) if self._agents else None
+        self._made: dict[tuple[str, str | None, str], Upstream] = {}
 
     def of(self, entry: Entry) -> Upstream:
-        made = (entry.ref.provider, entry.endpoint)
+        made = self._key(entry)
         upstream = self._made.get(made)
         if upstream is None:
             upstream = self._made[made] = self._make(entry)
         return upstream
 
+    def busy(self, entry: Entry) -> int:
+        """How many requests this worker has with an entry's upstream now."""
+        upstream = self._made.get(self._key(entry))
+        return self.pool.busy(upstream.origin) if isinstance(upstream, Remote) else 0
+
+    def _key(self, entry: Entry) -> tuple[str, str | None, str]:
+        return entry.ref.provider, entry.endpoint, entry.lane if entry.lane in self._agents else ""
+
+    def _agent(self, agent: AgentRow) -> Remote:
+        permits = self._permits
+        assert permits is not None
+        host = urlsplit(agent.endpoint).hostname or ""
+        return Remote(
+            "local",
+            KNOWN_PROVIDERS["local"].display,
+            OpenAI(chat_path="/infer"),
+            agent.endpoint.rstrip("/").removesuffix("/v1"),
+            agent_key(secrets.pepper(self._config.state_dir), agent.name, agent.endpoint) if agent.keyed else None,
+            self.pool,
+            permit=lambda address: permits.allows(address, host, agent.peer),
+        )
+
     def _make(self, entry: Entry) -> Upstream:
+        agent = self._agents.get(entry.lane)
+        if agent is not None:
+            return self._agent(agent)
         name = entry.ref.provider
         provider = self._config.providers.get(name)
         known = KNOWN_PROVIDERS.get(name)

@@ -205,7 +205,11 @@ class Caching:
         call.watch()
         try:
             assert call.watcher is not None
-            await asyncio.wait((flight.over, call.watcher), timeout=max(until - call.loop.time(), 0), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                (flight.over, call.watcher),
+                timeout=max(until - call.loop.time(), 0),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
         finally:
             call.unwatch()
         if call.gone:

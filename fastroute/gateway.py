@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 import msgspec
 
@@ -19,8 +20,9 @@ from fastroute.call import Call, Surface
 from fastroute.callers import CALLERS, NativeOnly, ShapeError
 from fastroute.clock import Clock, SystemClock
 from fastroute.config import KNOWN_PROVIDERS, Config
-from fastroute.domain import Attempt, Entry, Snapshot
+from fastroute.domain import Attempt, Entry, LaneState, Snapshot
 from fastroute.errors import UnknownModel
+from fastroute.fleet import Fleet
 from fastroute.ids import Ids
 from fastroute.lanes import Health, Latency
 from fastroute.ledger.teller import Teller
@@ -29,6 +31,7 @@ from fastroute.logs import Logs
 from fastroute.metrics import Metrics
 from fastroute.relay import Failed, Relay
 from fastroute.routing import chat
+from fastroute.routing.catalog import Catalog
 from fastroute.routing.directory import AUTO, Directory, Target
 from fastroute.routing.placement import decide, reasons_of
 from fastroute.routing.rankers import Ordered, Pinned, Tiers, Weighted
@@ -65,6 +68,7 @@ class Gateway(Core):
     teller: Teller | None = None  # who keeps this worker's accounts; None where nobody's money is counted
     limiter: Limiter | None = None
     cache: Caching | None = None  # what tells answers again; None where none are kept
+    fleet: Fleet | None = None  # the agents of its directory; None where nobody hears of them
     pool: Pool | None = None  # what its upstreams connect through; a gateway after it takes it over
 
     def __init__(
@@ -83,11 +87,10 @@ class Gateway(Core):
         self.health = Health(clock, config.health.threshold, config.health.probe_after_ms)
         self.latency = Latency(clock)
         entries = self.directory.entries()
-        metrics.know(
-            models={name for entry in entries for name in (entry.ref.model, entry.id)},
-            lanes={entry.lane for entry in entries} | set(config.providers) | IN_PROCESS,
-            backends={entry.lane for entry in entries} | set(config.providers) | IN_PROCESS,
-        )
+        offered = {offer.entry.lane for each in directory.offers.values() for offer in each}
+        lanes = {entry.lane for entry in entries} | offered | set(config.providers) | IN_PROCESS
+        models = {name for entry in entries for name in (entry.ref.model, entry.id)}
+        metrics.know(models=models, lanes=lanes, backends=lanes)
         self.relay = Relay(config.relay, upstream_of, self.health, self.latency, self.attempted, metrics, clock)
 
     def left(self, call: Call) -> None:
@@ -120,7 +123,14 @@ class Gateway(Core):
         if isinstance(route.ranker, Pinned):
             entry = target.catalog[route.ranker.entry_id]
             self._check_configured(entry)
-            return entry
+            if self.fleet is None or entry.id not in self.fleet.offers:
+                return entry
+            # Who is to be asked changes with every beat, so this name is not remembered as one entry.
+            call.decision_id = self.ids.decision()
+            call.entries = self.fleet.ranked(entry.id) or self._silent(call)
+            call.reason = "manual_override"
+            self.metrics.verdict.of("chosen").inc()
+            return None
         call.decision_id = self.ids.decision()
         request, facts = self._facts(call)
         if isinstance(route.ranker, Tiers) and too_long(facts, route.ranker.thresholds):
@@ -132,12 +142,18 @@ class Gateway(Core):
         )
         rules = target.rules
         facts_of = self.latency.facts if rules is None else rules.latencies(self.latency)
-        snapshot = Snapshot(lanes=self.health.troubled, latency=facts_of() if wants_latency else {})
+        snapshot = Snapshot(lanes=self.lanes(target.catalog), latency=facts_of() if wants_latency else {})
         descriptor = chat.infer(request, facts, None if rules is None else rules.policy.max_tokens_of_call)
         decision = decide(descriptor, target.catalog, snapshot, route, facts)
         if not decision.order and snapshot.lanes:
             # Everybody who fits is unwell: the last resort is to ask one all the same, never to eject them all.
-            decision = decide(descriptor, target.catalog, Snapshot(latency=snapshot.latency), route, facts)
+            silent: dict[str, LaneState] = {lane: state for lane, state in snapshot.lanes.items() if state == "stale"}
+            last = Snapshot(lanes=silent, latency=snapshot.latency)
+            decision = decide(descriptor, target.catalog, last, route, facts)
+            if not decision.order and silent:
+                decision = decide(descriptor, target.catalog, Snapshot(latency=snapshot.latency), route, facts)
+                if decision.order:
+                    self._silent(call)
         self.metrics.verdicts(decision.codes)
         allowed = call.account.models
         call.entries = [
@@ -157,11 +173,26 @@ class Gateway(Core):
         call.wants_json = facts.wants_json
         if rules is not None:
             rules.rule(call)
+        if self.fleet is not None and self.fleet.offers:
+            call.entries = self.fleet.spread(call.entries) or self._silent(call)
         call.reason = reasons_of(decision, call.entries[0], route)[-1]
         if isinstance(route.ranker, Tiers):
             call.words = route.ranker.words
             self.metrics.tier(call.words.get(call.entries[0].id, "other"))
         return None
+
+    def lanes(self, catalog: Catalog) -> dict[str, LaneState]:
+        """The lanes of a catalog that are not well now, those of agents that are silent with them."""
+        troubled = self.health.troubled
+        if self.fleet is None or not self.fleet.offers:
+            return troubled
+        return {**troubled, **self.fleet.states(catalog, troubled)}
+
+    def _silent(self, call: Call) -> NoReturn:
+        assert self.fleet is not None
+        message = f"no agent that offers {call.model!r} was heard of lately; one that comes back is asked at once"
+        again_s = max(1, self.fleet.stale_ms // 3000)
+        raise Failed(503, "server_error", "agent_stale", message, retry_after_s=again_s)
 
     def target(self, call: Call) -> Target:
         """Where the asked name leads; `Failed` 404 for one nobody has, and in the same words for one it may not ask for."""

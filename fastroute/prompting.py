@@ -21,7 +21,8 @@ import orjson
 from msgspec import Struct
 
 from fastroute import _scan
-from fastroute.assembly import Upstreams, directory_for, with_demo
+from fastroute.assembly import Upstreams, agents_of, beats_path, directory_for, fleet_of, with_demo
+from fastroute.beats import Beats
 from fastroute.call import Call, CallerGone, Failed
 from fastroute.clock import Clock, SystemClock
 from fastroute.config import Config
@@ -107,10 +108,12 @@ async def ask(config: Config, prompt: Prompt, write: Write, clock: Clock | None 
     config = with_demo(config)
     directory = directory_for(config)
     pool = Pool()
-    upstream_of: Callable[[Entry], Upstream] = Upstreams(config, pool).of
+    upstreams = Upstreams(config, pool, agents_of(directory))
+    upstream_of: Callable[[Entry], Upstream] = upstreams.of
     if os.environ.get(_CHAOS) == "1":
         upstream_of = _stalling(upstream_of, policy.routing.primary[0])
     gateway = Gateway(config, directory, upstream_of, Metrics.in_memory(), None, clock)
+    gateway.fleet = fleet_of(config, directory, upstreams, Beats.open(beats_path(config)))
     async with visit(config, clock) as teller:
         try:
             return await _asked(gateway, teller, prompt, policy, write)

@@ -75,6 +75,10 @@ class Reloader:
         self._asked = True
         self._wake.set()
 
+    def look(self) -> None:
+        """Look at the registry now instead of soon."""
+        self._wake.set()
+
     def close(self) -> None:
         """Watch no longer."""
         self._ended = True

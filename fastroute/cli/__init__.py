@@ -19,6 +19,8 @@ COMMANDS = {
     "receipts": ("receipts", "command"),
     "ledger": ("ledger", "command"),
     "models": ("models", "command"),
+    "agents": ("agents", "command"),
+    "agent": ("agent", "command"),
     "doctor": ("doctor", "command"),
 }
 

@@ -13,12 +13,14 @@ import msgspec
 import orjson
 
 from fastroute.assembly import directory_for, directory_without_policies, with_demo
+from fastroute.cli.agents import told
 from fastroute.cli.exits import CONFIG
 from fastroute.config import KNOWN_PROVIDERS, Config, Provider, load
 from fastroute.config.findings import Finding, findings
 from fastroute.config.secret import MASK
 from fastroute.domain import Entry
 from fastroute.errors import ConfigError, FastrouteError
+from fastroute.ledger.agents import registered
 from fastroute.policies import Policies, load_policies
 from fastroute.routing.directory import AUTO, Directory
 
@@ -49,6 +51,7 @@ def command(path: Path | None, as_json: bool) -> None:
         policies = load_policies(config.policies_dir)
         found += tuple(_routes(config, directory_for(with_demo(config))))
         found += tuple(_hidden(policies, config))
+        found += tuple(_silent(config))
     except FastrouteError as error:
         # Every setting is well said, and together they cannot be served.
         found = (Finding("error", str(error), "correct what it names; the server refuses to start so"), *found)
@@ -97,6 +100,16 @@ def _hidden(policies: Policies, config: Config) -> Iterator[Finding]:
     for name in sorted(set(policies.names) & set(plain)):
         what = f"policy {name!r} ({policies.sources[name]}) is hidden by a model or an alias of that name"
         yield Finding("warning", what, "call one of the two otherwise")
+
+
+def _silent(config: Config) -> Iterator[Finding]:
+    """Agents that were not heard of for a day, which are forgotten in a while."""
+    _, rows = registered(config.database_path)
+    for each in told(config, [msgspec.to_builtins(row) for row in rows]):
+        if each["forgotten_at"] is not None:
+            what = f"agent {each['name']!r} was last heard of {each['last_heard_at'][:10]}"
+            mend = f"start it again, or `fastroute agents remove {each['name']}`; it is forgotten"
+            yield Finding("warning", what, f"{mend} {each['forgotten_at'][:10]}")
 
 
 def _policies(policies: Policies) -> list[dict[str, Any]]:

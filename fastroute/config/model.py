@@ -107,6 +107,13 @@ class Cache(Struct, frozen=True):
     redis_url: Secret | None
 
 
+class Agents(Struct, frozen=True):
+    """Who may announce models of its own, and for how long it is believed."""
+
+    stale_ms: int
+    allowed: tuple[str, ...]
+
+
 class Receipts(Struct, frozen=True):
     """How receipts are signed, and whether they are files too."""
 
@@ -173,6 +180,7 @@ class Config(Struct, frozen=True):
     ledger: Ledger
     limits: Limits
     cache: Cache
+    agents: Agents
     receipts: Receipts
     log: Log
     policies_dir: Path

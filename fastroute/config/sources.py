@@ -15,6 +15,7 @@ from msgspec import Struct
 from fastroute.config import sections
 from fastroute.config.document import Items, Leaf, Node, Section, read
 from fastroute.config.model import (
+    Agents,
     Auth,
     Auto,
     Cache,
@@ -87,6 +88,7 @@ def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, obje
         ledger=Ledger(**_group(resolved, "ledger")),
         limits=Limits(**_group(resolved, "limits")),
         cache=Cache(**_group(resolved, "cache")),
+        agents=Agents(**_group(resolved, "agents")),
         receipts=Receipts(**_group(resolved, "receipts")),
         log=Log(**_group(resolved, "log")),
         providers=providers,

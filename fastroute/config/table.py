@@ -359,6 +359,20 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         _env("CACHE_REDIS_URL"),
         nullable=True,
     ),
+    Setting(
+        "agents.stale_ms",
+        "int",
+        90_000,
+        "an agent that was not heard of for so long is asked no more; three of its heartbeats",
+        low=1,
+        high=_DAY_MS,
+    ),
+    Setting(
+        "agents.allowed",
+        "names",
+        (),
+        "networks and hosts where agents may be, beside the address they announce themselves from",
+    ),
     Setting("receipts.mirror", "bool", False, "write every receipt as a file of its own too, under receipts/"),
     Setting(
         "receipts.secret",

@@ -9,7 +9,17 @@ from fastroute.config import KNOWN_PROVIDERS, Config, ModelConfig
 from fastroute.domain import Entry, ModelRef, Price
 from fastroute.errors import CatalogError
 from fastroute.routing import names
-from fastroute.routing.directory import AUTO, FREE, OWN_HARDWARE, Directory, PriceOf, WindowOf, entry_of_row
+from fastroute.routing.directory import (
+    AUTO,
+    FREE,
+    OWN_HARDWARE,
+    Directory,
+    Offer,
+    PriceOf,
+    WindowOf,
+    entry_of_offer,
+    entry_of_row,
+)
 from fastroute.routing.prices import PriceTable
 from fastroute.routing.rankers import Cheapest, Ordered, Pinned, Ranker, Tiers, Weighted
 from fastroute.routing.tiers import Thresholds
@@ -28,17 +38,29 @@ class Row(Protocol):
     def kind(self) -> str: ...
 
 
+class Agent(Protocol):
+    """Who offers models, wherever that is kept."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def endpoint(self) -> str: ...
+    @property
+    def models(self) -> tuple[str, ...]: ...
+
+
 def directory_of(
     config: Config,
     rows: Iterable[Row] = (),
     prices: PriceTable | None = None,
     *,
+    agents: Iterable[Agent] = (),
     built_in: Iterable[Entry] = (),
     built_in_aliases: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Directory:
     """Everything this configuration and registry can route to. What the configuration names wins over a row of that name.
 
-    What is built in (the simulated providers) stands behind both.
+    What is built in (the simulated providers) stands behind both, and what agents offer behind all of it.
     """
     prices = prices or PriceTable.load()
     price_of = _pricing(config, prices)
@@ -68,18 +90,27 @@ def directory_of(
             )
     taken = {entry.id for entry in entries}
     entries += (entry for entry in built_in if entry.id not in taken)
+    aliases = {**(built_in_aliases or {}), **_with_tier_names(config, {entry.id for entry in entries})}
+    taken = {AUTO, *(entry.id for entry in entries), *aliases}
+    offers: dict[str, tuple[Offer, ...]] = {}
+    for agent in agents:
+        for model in agent.models:
+            if model not in taken:
+                offer = Offer(entry_of_offer(model, agent.name, agent.endpoint), agent)
+                offers[model] = (*offers.get(model, ()), offer)
     known = {*KNOWN_PROVIDERS, *config.providers, *(entry.ref.provider for entry in built_in)}
     if config.dummy:
         known.add("dummy")
     directory = Directory(
         entries,
-        {**(built_in_aliases or {}), **_with_tier_names(config, {entry.id for entry in entries})},
+        aliases,
         known,
         price_of,
         window_of=window_of,
         fallback_provider="gateway" if "gateway" in config.providers else None,
         unconfigured=KNOWN_PROVIDERS.keys() - config.providers.keys() - set(OWN_HARDWARE),
         allow_unpriced=config.pricing.allow_unpriced,
+        offers=offers,
     )
     _add_auto(directory, config)
     return directory

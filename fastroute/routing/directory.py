@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from fastroute.domain import CAPABILITIES, Entry, ModelRef, Price, Rates
 from fastroute.errors import CatalogError, UnknownModel
@@ -39,11 +40,21 @@ class Target(Struct, frozen=True):
     rules: Any = None
 
 
+class Offer(Struct, frozen=True):
+    """One agent's offer of a model: the entry to ask it by. `agent` is the registry's word of it; routing never looks."""
+
+    entry: Entry
+    agent: Any
+
+
 class Directory:
     """Every name this gateway answers to, as the configuration and the registry had it when it was made.
 
     `providers` are the names that may stand before a colon or a slash. `fallback_provider`, when there is one, is sent
     every other name with a slash, whole, and those of the providers in `unconfigured`, which could not be asked.
+
+    `offers` are the models of agents, by name. In the catalog each is one entry, of a lane that stands for all who offer
+    it; whoever relays asks one of them.
     """
 
     def __init__(
@@ -57,8 +68,10 @@ class Directory:
         fallback_provider: str | None = None,
         unconfigured: Collection[str] = (),
         allow_unpriced: bool = False,
+        offers: Mapping[str, tuple[Offer, ...]] | None = None,
     ) -> None:
-        self.catalog = Catalog(entries)
+        self.offers = dict(offers or {})
+        self.catalog = Catalog((*entries, *(_standing_for(name, each) for name, each in self.offers.items())))
         self.aliases = dict(aliases)
         # A placement names its model `provider:model`; who asks for that means the entry that was placed. The first wins.
         self._placed: dict[str, Entry] = {}
@@ -133,6 +146,11 @@ class Directory:
             routes.append(Entry(id=name, ref=ModelRef("fastroute", name), lane="fastroute", capabilities=shared))
         return (*self.catalog.entries, *routes)
 
+    @property
+    def routes(self) -> Collection[str]:
+        """The names that choose among several or stand for others, the listed ones and those that are not."""
+        return {**self._routes, **self._unlisted}.keys()
+
     def rules(self) -> Iterator[Any]:
         """Those of every route that has some."""
         return (target.rules for target in self._routes.values() if target.rules is not None)
@@ -180,6 +198,29 @@ class Directory:
             price=FREE if own else self._price_of(ref),
             context_window=self._window_of(ref),
         )
+
+
+def entry_of_offer(model: str, agent: str, endpoint: str) -> Entry:
+    """One agent's offer of a model as an entry; every agent is a lane of its own."""
+    return Entry(
+        id=model,
+        ref=ModelRef("local", model),
+        lane=f"local@{agent}",
+        runtime="local",
+        kind="weight",
+        capabilities=names.capabilities_of(model),
+        price=FREE,
+        endpoint=endpoint,
+    )
+
+
+def _standing_for(model: str, offers: tuple[Offer, ...]) -> Entry:
+    return replace(offers[0].entry, lane=lane_of_offers(model))
+
+
+def lane_of_offers(model: str) -> str:
+    """The lane that stands for all agents who offer a model."""
+    return f"local:{model}"
 
 
 def entry_of_row(

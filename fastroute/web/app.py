@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from starlette.applications import Starlette
@@ -28,7 +28,7 @@ from fastroute.metrics import CONTENT_TYPE
 from fastroute.relay import Failed
 from fastroute.routing.directory import Directory
 from fastroute.watchdog import Watchdog
-from fastroute.web import admin, budget, own, placing
+from fastroute.web import admin, agents, budget, own, placing
 from fastroute.web.data import DataPlane
 from fastroute.web.envelope import JSON, caller_of, error
 
@@ -46,6 +46,8 @@ class Application(Starlette):
         self.data = DataPlane(gateway)
         self.watchdog: Watchdog | None = None
         self.ready = True
+        self.look: Callable[[], None] = _nobody_looks  # has the registry looked at now: it has just been changed
+        self.told_agents: dict[int, int] = {}  # when the books last heard from here of each agent
         self._before: list[DataPlane] = []  # those that were replaced while requests of theirs were under way
         super().__init__(
             routes=[
@@ -64,6 +66,7 @@ class Application(Starlette):
                 *placing.routes(),
                 *budget.routes(),
                 *admin.routes(),
+                *agents.routes(),
             ],
             exception_handlers={HTTPException: _http_error, Failed: _failed, Exception: _own_fault},
         )
@@ -115,6 +118,10 @@ class Application(Starlette):
     def degraded(self) -> bool:
         """Whether the event loop stood still a short while ago."""
         return self.watchdog is not None and self.watchdog.degraded
+
+
+def _nobody_looks() -> None:
+    """Where no registry is watched."""
 
 
 def _as_spelled(scope: Scope) -> None:

@@ -66,7 +66,7 @@ async def _placed(request: Request, *, explain: bool) -> Response:
     ceiling = asked.descriptor.budget_ceiling_microdollars or 0
     left = await desk.ask(request, "grants.remaining", account=account.id, wanted=ceiling)
     snapshot = Snapshot(
-        lanes=gateway.health.troubled,
+        lanes=gateway.lanes(gateway.directory.catalog),
         latency=gateway.latency.facts(),
         parent_remaining_microdollars=left,
         snapshot_at=iso(SystemClock().now()),

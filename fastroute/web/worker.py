@@ -76,6 +76,7 @@ async def _serve(config: Config, number: int, lines: logs.Logs, load: Load | Non
     app.ready = False
     stop = asyncio.Event()
     reloader = Reloader(config, load, app.take)
+    app.look = reloader.look
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.reload)
     app.watchdog = Watchdog(app.gateway.metrics.loop_lag.of().observe)

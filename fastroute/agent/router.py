@@ -1,0 +1,90 @@
+"""The router as its agent sees it: where it announces itself and says that it lives, and how that can go wrong."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from fastroute.errors import FastrouteError
+from fastroute.upstreams.faults import UpstreamFault
+from fastroute.upstreams.pool import Deadlines, Origin, Pool, request_head
+
+_ANSWER_MAX: Final = 1 << 20
+_WORDS_MAX: Final = 400
+_PATIENCE_MS: Final = 5000
+_DEADLINES: Final = Deadlines(
+    connect_ms=2000, first_chunk_ms=_PATIENCE_MS, idle_ms=_PATIENCE_MS, total_ms=2 * _PATIENCE_MS
+)
+_AGAIN: Final = frozenset({408, 425, 429})
+
+
+class RouterAway(FastrouteError):
+    """The router cannot be reached, or not well; later it may be."""
+
+
+class RouterRefuses(FastrouteError):
+    """The router says no, and would say it again."""
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+class Router:
+    """One router at one address, without `/v1`, spoken to with one token."""
+
+    def __init__(self, address: str, token: str | None, pool: Pool) -> None:
+        self.address = address
+        parts = urlsplit(address)
+        assert parts.hostname is not None
+        self._token = token
+        self._pool = pool
+        self._prefix = parts.path.rstrip("/")
+        self.origin = Origin(parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+
+    async def register(self, name: str, endpoint: str, models: tuple[str, ...], *, key: bool) -> str | None:
+        """The key that the router will show, where one is asked for."""
+        said: dict[str, Any] = {"name": name, "endpoint": endpoint, "models": list(models)}
+        told = await self._ask("/register", {**said, "key": True} if key else said)
+        given = told.get("key")
+        if key and not (isinstance(given, str) and given.isascii() and given.isprintable() and len(given) >= 16):
+            raise RouterRefuses(0, f"the router {self.address} gives no key to know it by, and anybody could ask here")
+        return given if key else None
+
+    async def beat(self, name: str, queue_length: int, *, draining: bool = False) -> None:
+        said: dict[str, Any] = {"name": name, "queue_length": queue_length}
+        await self._ask("/heartbeat", {**said, "draining": True} if draining else said)
+
+    async def _ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        headers = [("content-type", "application/json")]
+        if self._token is not None:
+            headers.append(("authorization", f"Bearer {self._token}"))
+        head = request_head("POST", f"{self._prefix}{path}", self.origin.authority, headers)
+        try:
+            exchange = await self._pool.exchange(self.origin, head, msgspec.json.encode(body), _DEADLINES)
+            try:
+                said = await exchange.read(_ANSWER_MAX)
+            except BaseException:
+                exchange.stop()
+                raise
+        except UpstreamFault as fault:
+            raise RouterAway(f"the router {self.address} cannot be asked: {fault.message}") from None
+        try:
+            told = msgspec.json.decode(said)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            told = None
+        status = exchange.status
+        if 200 <= status < 300 and isinstance(told, dict):
+            return told
+        message = f"the router {self.address} answers {path} with {status}: {self._words(told)}"
+        if 400 <= status < 500 and status not in _AGAIN:
+            raise RouterRefuses(status, message)
+        raise RouterAway(message)
+
+    def _words(self, told: Any) -> str:
+        said = told.get("error", told.get("detail")) if isinstance(told, dict) else None
+        words = str(said.get("message") if isinstance(said, dict) else said or "nothing more")
+        words = words if self._token is None else words.replace(self._token, "***")
+        return "".join(letter for letter in words if letter.isprintable())[:_WORDS_MAX]

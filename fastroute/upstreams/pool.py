@@ -153,6 +153,7 @@ class _Lane(LaneCore):
     def gone(self, connection: Connection) -> None:
         self.closing.discard(connection)
         self.pool.settle()
+        self.fade()
 
     def again(self, turn: Turn) -> None:
         # A connection that has just answered is as good as a new one: the turn waits for either, ahead of all others.
@@ -235,6 +236,12 @@ class _Lane(LaneCore):
             del self.queue[turn]
             turn.refuse("connect", f"{self.origin.host} closed the connection at once")
         self.fill()
+        self.fade()
+
+    def fade(self) -> None:
+        """A lane with nothing in it is forgotten: every change of a registry brings origins of its own."""
+        if not (self.connections or self.closing or self.openers or self.queue):
+            self.pool.forget(self.origin)
 
     # How a connection is opened.
 
@@ -382,6 +389,10 @@ class Pool(PoolCore):
             # An aborted transport closes its socket on one of the loop's next rounds.
             self._closing = asyncio.get_running_loop().create_future()
             await self._closing
+
+    def forget(self, origin: Origin) -> None:
+        """An origin has no connection and nobody who waits for one; it is met anew if it is asked again."""
+        self._lanes.pop(origin, None)
 
     def settle(self) -> None:
         """The last socket of a closing pool is closed."""

@@ -100,11 +100,12 @@ def directory_for(config: Config) -> Directory:
 
 def directory_without_policies(config: Config) -> Directory:
     """The names that come before those of policies."""
-    rows, agents = registered(config.database_path)
+    found = registered(config.database_path)
     return directory_of(
         config,
-        rows,
-        agents=agents,
+        found.rows,
+        agents=found.agents,
+        once=found.once,
         built_in=DEMO_MODELS if config.demo else (),
         built_in_aliases=demo_routes() if config.demo else None,
     )

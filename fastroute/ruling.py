@@ -81,6 +81,8 @@ def latency_window(directory: Directory) -> int:
 
 def _entries(directory: Directory, model: str, policy: Policy, source: str) -> Iterable[str]:
     """The entries that one model of a policy stands for: one, or the targets of an alias."""
+    if directory.absent(model) is not None:
+        return (model,)
     try:
         ranker = directory.resolve(model).route.ranker
     except UnknownModel as error:

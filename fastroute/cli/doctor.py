@@ -104,7 +104,7 @@ def _hidden(policies: Policies, config: Config) -> Iterator[Finding]:
 
 def _silent(config: Config) -> Iterator[Finding]:
     """Agents that were not heard of for a day, which are forgotten in a while."""
-    _, rows = registered(config.database_path)
+    rows = registered(config.database_path).agents
     for each in told(config, [msgspec.to_builtins(row) for row in rows]):
         if each["forgotten_at"] is not None:
             what = f"agent {each['name']!r} was last heard of {each['last_heard_at'][:10]}"

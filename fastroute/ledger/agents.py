@@ -20,6 +20,8 @@ from fastroute.ledger.sqlite import Store, Transaction
 AGENTS_MAX: Final = 1023
 OFFERS_MAX: Final = 500
 NAME_CHARACTERS_MAX: Final = 100
+# Names that were offered once; a token that invents names all day fills no disk with them.
+REMEMBERED_MAX: Final = 10_000
 
 _SELECT = "SELECT id, name, endpoint, owner, peer, keyed, since_ms, heard_ms FROM agents"
 
@@ -66,6 +68,11 @@ class Agents:
                 offers.setdefault(agent, []).append(model)
             return tuple(_row(row, offers.get(row[1], ())) for row in tx.rows(f"{_SELECT} ORDER BY name"))
 
+    def once(self) -> frozenset[str]:
+        """Every name that was ever offered, as far as they are remembered."""
+        with self._store.read() as tx:
+            return frozenset(model for (model,) in tx.rows("SELECT model FROM offered"))
+
     def get(self, name: str) -> AgentRow | None:
         with self._store.read() as tx:
             return _get(tx, name)
@@ -110,6 +117,9 @@ class Agents:
             offered = set(before.models) if before else set()
             tx.many("DELETE FROM offers WHERE agent = ? AND model = ?", _pairs(said.name, offered - {*said.models}))
             tx.many("INSERT INTO offers (agent, model) VALUES (?, ?)", _pairs(said.name, {*said.models} - offered))
+            [[remembered]] = tx.rows("SELECT count(*) FROM offered")
+            if remembered + len(said.models) <= REMEMBERED_MAX:
+                tx.many("INSERT OR IGNORE INTO offered (model) VALUES (?)", [(model,) for model in said.models])
             row_now = _get(tx, said.name)
         assert row_now is not None
         return row_now
@@ -153,12 +163,21 @@ def announced_problems(said: Announced) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def registered(database: Path) -> tuple[tuple[ModelRow, ...], tuple[AgentRow, ...]]:
-    """Every row of a registry's file and every agent; a file that was never made holds none."""
+class Registered(Struct, frozen=True):
+    """All that a directory is made of: rows, agents, and names that agents offered once."""
+
+    rows: tuple[ModelRow, ...] = ()
+    agents: tuple[AgentRow, ...] = ()
+    once: frozenset[str] = frozenset()
+
+
+def registered(database: Path) -> Registered:
+    """What a registry's file holds; one that was never made holds nothing."""
     if not database.exists():
-        return (), ()
+        return Registered()
     with Store.open(database) as store:
-        return Registry(store).rows(), Agents(store).list()
+        agents = Agents(store)
+        return Registered(Registry(store).rows(), agents.list(), agents.once())
 
 
 def _told(row: AgentRow | Announced) -> tuple[str, int, str, bool]:

@@ -257,11 +257,14 @@ def _agents(tx: Statements) -> None:
             PRIMARY KEY (agent, model)
         ) STRICT, WITHOUT ROWID
     """)
+    # Names that agents offered once: an alias that has one of them leads to nobody for now, and is no mistake.
+    tx.run("CREATE TABLE offered (model TEXT PRIMARY KEY) STRICT, WITHOUT ROWID")
     for agent, endpoint, models in tx.rows("SELECT name, endpoint, models FROM agents ORDER BY name"):
         for model in dict.fromkeys(filter(None, (name.strip() for name in models.split(",")))):
             own = "name = ? AND type = 'local' AND endpoint = ?"
             if tx.run(f"DELETE FROM models WHERE {own}", model, endpoint):  # noqa: S608  a constant
                 tx.run("INSERT INTO offers (agent, model) VALUES (?, ?)", agent, model)
+    tx.run("INSERT INTO offered (model) SELECT DISTINCT model FROM offers")
     tx.run("ALTER TABLE agents DROP COLUMN models")
     tx.run("ALTER TABLE agents DROP COLUMN last_heartbeat")
     moved = "BEGIN UPDATE counters SET value = value + 1 WHERE name = 'registry_generation'; END"

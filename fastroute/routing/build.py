@@ -55,12 +55,14 @@ def directory_of(
     prices: PriceTable | None = None,
     *,
     agents: Iterable[Agent] = (),
+    once: Iterable[str] = (),
     built_in: Iterable[Entry] = (),
     built_in_aliases: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Directory:
     """Everything this configuration and registry can route to. What the configuration names wins over a row of that name.
 
-    What is built in (the simulated providers) stands behind both, and what agents offer behind all of it.
+    What is built in (the simulated providers) stands behind both, and what agents offer behind all of it; `once` are
+    names that agents offered some time.
     """
     prices = prices or PriceTable.load()
     price_of = _pricing(config, prices)
@@ -92,7 +94,7 @@ def directory_of(
     entries += (entry for entry in built_in if entry.id not in taken)
     aliases = {**(built_in_aliases or {}), **_with_tier_names(config, {entry.id for entry in entries})}
     taken = {AUTO, *(entry.id for entry in entries), *aliases}
-    offers: dict[str, tuple[Offer, ...]] = {}
+    offers: dict[str, tuple[Offer, ...]] = {name: () for name in once if name not in taken}
     for agent in agents:
         for model in agent.models:
             if model not in taken:
@@ -149,6 +151,8 @@ def _add_auto(directory: Directory, config: Config) -> None:
 
 
 def _single(directory: Directory, name: str) -> str:
+    if directory.absent(name) is not None:
+        return name
     ranker = directory.resolve(name).route.ranker
     if not isinstance(ranker, Pinned):
         raise CatalogError(f"auto names single models; {name!r} is a route of several")

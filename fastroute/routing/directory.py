@@ -54,7 +54,8 @@ class Directory:
     every other name with a slash, whole, and those of the providers in `unconfigured`, which could not be asked.
 
     `offers` are the models of agents, by name. In the catalog each is one entry, of a lane that stands for all who offer
-    it; whoever relays asks one of them.
+    it; whoever relays asks one of them. A name that nobody offers any more (its offers are empty) is unknown to callers,
+    and in a route a target that cannot be asked: what agents do must not make a configuration wrong.
     """
 
     def __init__(
@@ -71,7 +72,8 @@ class Directory:
         offers: Mapping[str, tuple[Offer, ...]] | None = None,
     ) -> None:
         self.offers = dict(offers or {})
-        self.catalog = Catalog((*entries, *(_standing_for(name, each) for name, each in self.offers.items())))
+        offered = [_standing_for(name, each[0].entry) for name, each in self.offers.items() if each]
+        self.catalog = Catalog((*entries, *offered))
         self.aliases = dict(aliases)
         # A placement names its model `provider:model`; who asks for that means the entry that was placed. The first wins.
         self._placed: dict[str, Entry] = {}
@@ -130,6 +132,12 @@ class Directory:
                 return self._derived(name, ModelRef(self._fallback, name), lane=f"{self._fallback}/{maker}")
         return None if ref is None else self._derived(name, ref)
 
+    def absent(self, name: str) -> Entry | None:
+        """What stands in a route for a model that agents have offered, while none does; None for every other name."""
+        if self.offers.get(name, True) or self.entry(name) is not None:
+            return None
+        return _standing_for(name, entry_of_offer(name, "nobody", None))
+
     def entries(self) -> tuple[Entry, ...]:
         """Every entry a route may choose: the catalog's, and those that only an alias or `auto` leads to."""
         found = {entry.id: entry for entry in self.catalog.entries}
@@ -181,7 +189,7 @@ class Directory:
         entries: dict[str, Entry] = {}
         for name in wanted:
             for final in self._follow(name, ()):
-                entry = self.entry(final)
+                entry = self.entry(final) or self.absent(final)
                 if entry is None:
                     raise CatalogError(f"{name!r} leads to {final!r}, which no entry, provider or family answers to")
                 entries[entry.id] = entry
@@ -200,7 +208,7 @@ class Directory:
         )
 
 
-def entry_of_offer(model: str, agent: str, endpoint: str) -> Entry:
+def entry_of_offer(model: str, agent: str, endpoint: str | None) -> Entry:
     """One agent's offer of a model as an entry; every agent is a lane of its own."""
     return Entry(
         id=model,
@@ -214,8 +222,8 @@ def entry_of_offer(model: str, agent: str, endpoint: str) -> Entry:
     )
 
 
-def _standing_for(model: str, offers: tuple[Offer, ...]) -> Entry:
-    return replace(offers[0].entry, lane=lane_of_offers(model))
+def _standing_for(model: str, entry: Entry) -> Entry:
+    return replace(entry, lane=lane_of_offers(model))
 
 
 def lane_of_offers(model: str) -> str:

@@ -84,6 +84,7 @@ async def _register(request: Request) -> Response:
         keyed=said.key,
     )
     _note(gateway, row["id"], 0)
+    request.app.told_agents[row["id"]] = gateway.relay.clock.monotonic_ms()
     request.app.look()
     return JSON({"status": "ok"} if row["key"] is None else {"status": "ok", "key": row["key"]})
 

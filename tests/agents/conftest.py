@@ -101,7 +101,7 @@ class Router:
 
     def listed(self) -> list[Any]:
 
-        return [msgspec.to_builtins(row) for row in registered(self.place / "data/fastroute.db")[1]]
+        return [msgspec.to_builtins(row) for row in registered(self.place / "data/fastroute.db").agents]
 
     def ask(self, model: str, **fields: Any) -> Any:
         return self.gateway.ask(model, **fields)

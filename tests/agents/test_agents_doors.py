@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -104,6 +105,30 @@ def test_i_a7_an_alias_goes_on_to_its_other_targets(house: Any, a: Any, openai: 
     assert (house.ask("only-agents").status, len(a.asked())) == (503, 1)
     house.beat("backed")
     assert house.ask("backed").text == "I am local_backed"
+
+
+def test_an_alias_of_a_model_that_nobody_offers_any_more_is_no_mistake(
+    serve: Any, a: Any, openai: Any, wait: Callable[..., None]
+) -> None:
+    """A configuration stays sound whatever agents do: without this a worker that starts anew could not."""
+    house = serve("")
+    house.offered("short", a.url, "tiny")
+    names = "aliases: {either: [tiny, configured], only: tiny}\nauto: {small: tiny, medium: configured}\n"
+    policy = "policy: desk\nobjectives: {max_tokens: 50}\nrouting: {primary: [tiny], backups: [configured]}\n"
+    (house.place / "policies/desk.yaml").write_text(policy)
+    more = f"{CONFIG.split('aliases:')[0].format(openai=openai.url)}{names}policies_dir: {house.place / 'policies'}\n"
+    (house.place / "fastroute.yaml").write_text(f"{more}log: {{path: {house.place / 'router.log'}}}\n")
+    house.gateway.process.send_signal(signal.SIGHUP)
+    for name in ("either", "auto", "desk"):
+        wait(lambda name=name: house.ask(name).status == 200 and house.ask(name).text == "I am tiny", name)
+    assert house.run("agents", "remove", "short").exit_code == 0
+    wait(lambda: house.ask("tiny").status == 404, "that it is gone")
+    for name in ("either", "desk"):
+        assert house.ask(name).text == "I am configured"
+    assert house.ask("only").error["code"] == "agent_stale"
+    assert "cannot be served" not in house.gateway.log.read_text()
+    house.offered("short", a.url, "tiny")
+    assert house.ask("only").text == "I am tiny"
 
 
 def test_i_a8_registering_again_replaces_what_was_offered(house: Any, a: Any, wait: Callable[..., None]) -> None:

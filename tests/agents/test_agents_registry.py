@@ -52,6 +52,7 @@ def test_i_a8_an_agent_that_registers_again_offers_what_it_says_now(agents: Agen
     assert (again.id, again.models, again.endpoint) == (first.id, ("local_c",), "http://10.0.0.9:1")
     assert (again.since_ms, again.heard_ms) == (NOW, NOW + 5)
     assert [row.name for row in Registry(store).list()] == ["local_c"]
+    assert agents.once() == {"local_a", "local_b", "local_c"}
 
 
 def test_i_b3_a_row_of_the_registry_is_never_taken(agents: Agents, store: Store) -> None:

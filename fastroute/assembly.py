@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,6 +14,7 @@ from fastroute.beats import Beats
 from fastroute.caching import caching
 from fastroute.clock import SystemClock
 from fastroute.config import KNOWN_PROVIDERS, Config, Provider
+from fastroute.config.places import is_place
 from fastroute.domain import Entry
 from fastroute.errors import CatalogError, ConfigError, Problem
 from fastroute.estimating import Estimating
@@ -32,11 +35,15 @@ from fastroute.upstreams.anthropic import Anthropic
 from fastroute.upstreams.demo import DEMO_MODELS, DemoUpstream, demo_routes
 from fastroute.upstreams.dialect import Dialect
 from fastroute.upstreams.google import Google
+from fastroute.upstreams.hosted import Hosted
 from fastroute.upstreams.inprocess import DummyUpstream
 from fastroute.upstreams.openai import OpenAI
 from fastroute.upstreams.permits import NotPermitted, Permits
 from fastroute.upstreams.pool import Pool
 from fastroute.upstreams.upstream import Remote, Upstream
+from fastroute.weights import Keepers, Source, Spec, threads_for_weights
+
+weights_log = logging.getLogger("fastroute.weights")
 
 # Providers that answer /v1/responses themselves.
 NATIVE_RESPONSES = frozenset({"openai"})
@@ -52,8 +59,10 @@ def assemble(
     metrics = Metrics.open(config.state_dir / "run" / "metrics", number)
     if log is not None:
         log.on_drop = metrics.events_dropped.inc
-    upstreams = Upstreams(config, pool, agents_of(directory))
+    keepers = Keepers(config.state_dir / "run" / "weights")
+    upstreams = Upstreams(config, pool, agents_of(directory), keepers)
     gateway = _kind(config)(config, directory, upstreams.of, metrics, log)
+    gateway.keepers = keepers
     gateway.pool, gateway.teller, gateway.limiter = pool, teller, limiter
     gateway.cache = caching(config, pool, SystemClock())
     gateway.fleet = fleet_of(config, directory, upstreams, Beats.open(beats_path(config)))
@@ -67,12 +76,13 @@ def renewed(before: Gateway, config: Config, directory: Directory) -> Gateway:
     Requests under way keep the gateway they began with; both connect through the same pool.
     """
     config = with_demo(config)
-    pool = before.pool
+    pool, keepers = before.pool, before.keepers
     assert pool is not None
     assert before.fleet is not None
-    upstreams = Upstreams(config, pool, agents_of(directory))
+    upstreams = Upstreams(config, pool, agents_of(directory), keepers)
     gateway = _kind(config)(config, directory, upstreams.of, before.metrics, before.log)
     gateway.fleet = fleet_of(config, directory, upstreams, before.fleet.beats)
+    gateway.keepers = keepers
     gateway.pool, gateway.teller, gateway.limiter = pool, before.teller, before.limiter
     gateway.cache = caching(config, pool, SystemClock(), before.cache)
     before.health.threshold, before.health.probe_after_ms = config.health.threshold, config.health.probe_after_ms
@@ -94,6 +104,10 @@ def directory_for(config: Config) -> Directory:
     except NotPermitted as error:
         raise ConfigError([Problem("agents.allowed", str(error))]) from None
     directory = directory_without_policies(config)
+    for model in config.models:
+        refusal = None if model.weights is None else Source.of(model.weights).refusal()
+        if refusal is not None:
+            raise CatalogError(f"model {model.id!r}: {refusal}")
     add_policies(directory, load_policies(config.policies_dir))
     return directory
 
@@ -140,11 +154,14 @@ class Upstreams:
     An agent is connected to where it may be, whatever its name resolves to by then, and is shown a key of its own.
     """
 
-    def __init__(self, config: Config, pool: Pool, agents: Mapping[str, AgentRow] | None = None) -> None:
+    def __init__(
+        self, config: Config, pool: Pool, agents: Mapping[str, AgentRow] | None = None, keepers: Keepers | None = None
+    ) -> None:
         self._config = config
         self.pool = pool
         self._agents = agents or {}
         self._permits = Permits(config.agents.allowed) if self._agents else None
+        self._keepers = keepers or Keepers(config.state_dir / "run" / "weights")
         self._made: dict[tuple[str, str | None, str], Upstream] = {}
 
     def of(self, entry: Entry) -> Upstream:
@@ -188,6 +205,8 @@ class Upstreams:
             return DummyUpstream()
         if name == "demo" or dialect_name == "demo":
             return DemoUpstream()
+        if entry.kind == "weight" and is_place(entry.endpoint):
+            return self._hosted(entry)
         base_url = entry.endpoint or (provider.base_url if provider else known.base_url if known else None)
         if base_url is None:
             raise CatalogError(f"entry {entry.id!r}: provider {name!r} has no address")
@@ -200,6 +219,24 @@ class Upstreams:
             self.pool,
             native_responses=name in NATIVE_RESPONSES,
         )
+
+    def _hosted(self, entry: Entry) -> Hosted:
+        """Weights that this machine runs itself."""
+        said = self._config.weights
+        assert entry.endpoint is not None
+        source = Source.of(entry.endpoint)
+        token = said.hub_token.reveal() if said.hub_token is not None else None
+        spec = Spec(
+            source,
+            said.device,
+            said.threads or threads_for_weights(),
+            said.parallel,
+            said.context,
+            str(said.cache_dir.expanduser().absolute()),
+            said.download,
+        )
+        keeper = self._keepers.of(spec, token)
+        return Hosted(entry.ref.provider, source.name, keeper, self.pool, partial(weights_log.error, "%s"))
 
 
 def _dialect(name: str, dialect: str, provider: Provider | None, entry: Entry) -> Dialect:

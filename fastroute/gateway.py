@@ -38,6 +38,7 @@ from fastroute.routing.rankers import Ordered, Pinned, Tiers, Weighted
 from fastroute.routing.tiers import too_long
 from fastroute.upstreams.pool import Pool
 from fastroute.upstreams.upstream import Upstream
+from fastroute.weights import Keepers
 
 # What a reservation needs of a body beside the names every scanner looks for.
 _ALL_CAPS = (b"max_tokens", b"max_completion_tokens", b"max_output_tokens")
@@ -70,6 +71,7 @@ class Gateway(Core):
     cache: Caching | None = None  # what tells answers again; None where none are kept
     fleet: Fleet | None = None  # the agents of its directory; None where nobody hears of them
     pool: Pool | None = None  # what its upstreams connect through; a gateway after it takes it over
+    keepers: Keepers | None = None  # the processes of weights that were started for it; those too
 
     def __init__(
         self,

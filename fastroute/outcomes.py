@@ -41,6 +41,8 @@ FAULTS: Final[dict[str, tuple[Outcome, str]]] = {
     "encoding": ("protocol", "presumed"),
     "limit": ("protocol", "presumed"),
     "stopped": ("gone", "presumed"),
+    "loading": ("http_4xx", "void"),  # with no status: the lane was never asked, and nothing is learned of it
+    "unloadable": ("connect", "void"),
 }
 # What an upstream says of the request itself is the caller's to read; everything else is ours to bear.
 CALLERS_FAULT: Final = frozenset({400, 404, 409, 413, 415, 422})
@@ -61,6 +63,8 @@ _OURS: Final = frozenset({"authentication_error", "insufficient_quota"})
 REST_S: Final = 1
 # A key that is refused or has no money left is not better in a second; health asks again after its longest rest.
 EJECT_S: Final = 60
+# When to ask again for weights that are on their way, or that somebody may be mending.
+LOADING_S: Final = 5
 _DAY_S: Final = 86_400
 _SECONDS: Final = re.compile(rb"([0-9]{1,9})(\.[0-9]{1,9})?")
 

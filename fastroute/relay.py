@@ -307,7 +307,10 @@ class _Attempt(Try):
                 return Poor(Failed(401, "authentication_error", "invalid_api_key", self.call.ended), again=False)
             message = "this gateway is shutting down and could not wait for the end of the answer"
             return Poor(Failed(503, "server_error", "shutting_down", message), again=False)
-        if outcome == "stall":
+        if fault.kind in ("loading", "unloadable"):
+            code = "model_loading" if fault.kind == "loading" else "model_unavailable"
+            failed = Failed(503, "server_error", code, fault.message, retry_after_s=outcomes.LOADING_S)
+        elif outcome == "stall":
             failed = Failed(
                 504, "server_error", "upstream_timeout", f"{name} was silent past its {fault.kind} deadline"
             )

@@ -14,7 +14,7 @@ import msgspec
 
 from fastroute.cli.exits import fail
 from fastroute.clock import SystemClock
-from fastroute.config import Config, load
+from fastroute.config import Config, load, places
 from fastroute.errors import FastrouteError, FetchError, RegistryError
 from fastroute.ledger import migrations
 from fastroute.ledger.registry import ModelRow, Registry, problems, rows_from_json
@@ -106,7 +106,14 @@ def add(
     """Add a model, or update the one of that name."""
     if kind is not None and kind_option is not None and kind != kind_option:
         raise click.UsageError(f"KIND is given twice: {kind!r} and {kind_option!r}")
-    row = ModelRow(name, type_, endpoint, kind if kind is not None else kind_option or "api")
+    kind = kind if kind is not None else kind_option
+    if type_ in places.WEIGHT_TYPES and not endpoint.startswith(("http://", "https://")):
+        # Weights of this machine: where they are is said in full, since the server runs in another directory.
+        try:
+            endpoint, kind = places.place(endpoint), kind or "weight"
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+    row = ModelRow(name, type_, endpoint, kind or "api")
     with _registry(state_dir) as registry:
         outcome = registry.add(row)
     if as_json:

@@ -17,6 +17,7 @@ from fastroute.config.model import (
     Provider,
     Relay,
     Server,
+    Weights,
 )
 from fastroute.config.providers import KNOWN_PROVIDERS, Dialect, Known
 from fastroute.config.secret import Secret
@@ -43,6 +44,7 @@ __all__ = [
     "Secret",
     "Server",
     "Setting",
+    "Weights",
     "load",
     "reference",
 ]

@@ -16,6 +16,7 @@ from fastroute.domain import ModelKind, Price, Runtime
 
 Ranker = Literal["tiers", "cheapest", "weighted", "ordered"]
 Reserve = Literal["strict", "estimate"]
+Device = Literal["cpu", "cuda", "auto"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
@@ -121,6 +122,18 @@ class Receipts(Struct, frozen=True):
     secret: Secret | None
 
 
+class Weights(Struct, frozen=True):
+    """How the weights that this machine runs itself are run."""
+
+    device: Device
+    cache_dir: Path
+    hub_token: Secret | None
+    download: bool
+    threads: int | None
+    parallel: int
+    context: int
+
+
 class Log(Struct, frozen=True):
     """What is logged, and where."""
 
@@ -155,6 +168,7 @@ class ModelConfig(Struct, frozen=True):
     p50_latency_ms: int | None
     priority: int
     endpoint: str | None
+    weights: str | None  # the address of weights that this machine runs itself
     source: str  # `fastroute.yaml:12`
 
 
@@ -182,6 +196,7 @@ class Config(Struct, frozen=True):
     cache: Cache
     agents: Agents
     receipts: Receipts
+    weights: Weights
     log: Log
     policies_dir: Path
     demo: bool
@@ -200,7 +215,13 @@ class Config(Struct, frozen=True):
 
     def secrets(self) -> list[str]:
         """Every secret of the configuration, for whoever has to keep them out of what is written."""
-        own = (self.auth.admin_key, self.auth.router_key, self.receipts.secret, self.cache.redis_url)
+        own = (
+            self.auth.admin_key,
+            self.auth.router_key,
+            self.receipts.secret,
+            self.cache.redis_url,
+            self.weights.hub_token,
+        )
         given = [*own, *(each.api_key for each in self.providers.values())]
         return [secret.reveal() for secret in given if secret is not None]
 

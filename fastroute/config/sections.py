@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final, cast
 
-from fastroute.config import values
+from fastroute.config import places, values
 from fastroute.config.document import Broken, Leaf, Node, Section, likely_key
 from fastroute.config.model import ModelConfig, Provider
 from fastroute.config.providers import DIALECTS, KNOWN_PROVIDERS, OFFLINE_DIALECTS, Dialect, Known, base_url
@@ -42,6 +42,7 @@ _MODEL_KEYS: Final = (
     "p50_latency_ms",
     "priority",
     "endpoint",
+    "weights",
 )
 _RATE_KEYS: Final = ("input", "output", "cache_read", "cache_write")
 _UNITS: Final = ("microdollars_per_mtok", "usd_per_mtok")
@@ -194,13 +195,19 @@ def _model(walk: Walk, body: Section, label: str, provider_names: frozenset[str]
     price = _price(walk, body.entries["price"][1], f"{label}.price") if "price" in body.entries else None
     lane = walk.field(body, "lane", label, values.name, None)
     endpoint = walk.field(body, "endpoint", label, base_url, None)
+    weights = walk.field(body, "weights", label, _weights, None)
+    if weights is not None:
+        kind = "weight"
+        for word in ("model", "endpoint", "kind", "runtime"):
+            if not body.silent(word):
+                walk.report(body.entries[word][0], f"{label}.{word}: weights say where the model is; leave this out")
     context_window, max_output = number("context_window", 1, TOKENS_MAX), number("max_output", 1, TOKENS_MAX)
     p50_latency_ms = number("p50_latency_ms", 0, _NUMBER_MAX)
     if entry_id is None:
         return None
     return ModelConfig(
         id=entry_id,
-        model=model or entry_id,
+        model=model or (entry_id if weights is None else f"{places.engine(weights)}:{entry_id}"),
         lane=lane,
         runtime=cast("Runtime | None", runtime),
         kind=cast("ModelKind", kind),
@@ -211,8 +218,16 @@ def _model(walk: Walk, body: Section, label: str, provider_names: frozenset[str]
         p50_latency_ms=p50_latency_ms,
         priority=priority,
         endpoint=endpoint,
+        weights=weights,
         source=str(walk.place(body.line)),
     )
+
+
+def _weights(given: Given) -> str:
+    try:
+        return places.place(values.text(given, "a path or a repository"))
+    except ValueError as error:
+        raise values.Refused(str(error)) from None
 
 
 def _price(walk: Walk, node: Node, label: str) -> Price | None:

@@ -29,6 +29,7 @@ from fastroute.config.model import (
     Receipts,
     Relay,
     Server,
+    Weights,
 )
 from fastroute.config.providers import KNOWN_PROVIDERS, OFFLINE_DIALECTS
 from fastroute.config.table import SETTINGS, Setting
@@ -90,6 +91,7 @@ def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, obje
         cache=Cache(**_group(resolved, "cache")),
         agents=Agents(**_group(resolved, "agents")),
         receipts=Receipts(**_group(resolved, "receipts")),
+        weights=Weights(**_group(resolved, "weights")),
         log=Log(**_group(resolved, "log")),
         providers=providers,
         models=models,

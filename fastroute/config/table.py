@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, get_args
 from msgspec import Struct
 
 from fastroute.config import values
-from fastroute.config.model import LogLevel, Ranker, Reserve
+from fastroute.config.model import Device, LogLevel, Ranker, Reserve
 from fastroute.config.providers import KNOWN_PROVIDERS, base_url
 from fastroute.config.secret import MASK
 from fastroute.config.values import Given
@@ -381,6 +381,42 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "what receipts are signed with; without one a key is made in secrets/",
         _env("JWT_SECRET"),
         nullable=True,
+    ),
+    Setting(
+        "weights.device",
+        "choice",
+        "cpu",
+        "what runs the weights of this machine; auto is a GPU where there is one",
+        _env("HF_DEVICE"),
+        choices=get_args(Device),
+    ),
+    Setting("weights.cache_dir", "path", "data/hf_models", "directory of fetched repositories", _env("HF_CACHE_DIR")),
+    Setting(
+        "weights.hub_token",
+        "secret",
+        None,
+        "token for repositories of the hub that want one",
+        _env("HUGGING_FACE_HUB_TOKEN", "HF_TOKEN"),
+        nullable=True,
+    ),
+    Setting("weights.download", "bool", False, "ask the hub for weights that are not on this machine"),
+    Setting(
+        "weights.threads",
+        "int",
+        None,
+        "threads that compute an answer on a CPU; null is one fewer than the cores",
+        low=1,
+        high=1024,
+        nullable=True,
+    ),
+    Setting("weights.parallel", "int", 1, "answers made at a time by one GGUF model", low=1, high=256),
+    Setting(
+        "weights.context",
+        "int",
+        4096,
+        "tokens that a prompt and its answer may have together; memory is set aside for them",
+        low=128,
+        high=10_000_000,
     ),
     Setting(
         "log.level",

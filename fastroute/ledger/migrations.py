@@ -278,10 +278,27 @@ def _agents(tx: Statements) -> None:
         tx.run(f"CREATE TRIGGER {name} AFTER {what} {moved}")
 
 
+def _gguf(tx: Statements) -> None:
+    """Models may be of the type gguf. A table's rules cannot be altered, so it is made anew by its own words."""
+    made = "SELECT sql FROM sqlite_schema WHERE tbl_name = 'models' AND type = ? AND sql IS NOT NULL ORDER BY name"
+    [[table]] = tx.rows(made, "table")
+    rest = [sql for kind in ("index", "trigger") for (sql,) in tx.rows(made, kind)]
+    columns = ", ".join(name for _, name, *_ in tx.rows("PRAGMA table_info(models)"))
+    body = table.partition("(")[2]
+    assert body.count("'dummy'\n") == 1, "the list of types ends so since migration 1"
+    tx.run("CREATE TABLE models_with_gguf (" + body.replace("'dummy'\n", "'dummy', 'gguf'\n"))
+    tx.run(f"INSERT INTO models_with_gguf ({columns}) SELECT {columns} FROM models")  # noqa: S608  the table's own names
+    tx.run("DROP TABLE models")
+    tx.run("ALTER TABLE models_with_gguf RENAME TO models")
+    for sql in rest:
+        tx.run(sql)
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "registry", _registry),
     Migration(2, "books", _books),
     Migration(3, "agents", _agents),
+    Migration(4, "gguf", _gguf),
 )
 LATEST = len(MIGRATIONS)
 assert [migration.number for migration in MIGRATIONS] == list(range(1, LATEST + 1)), "numbered 1, 2, 3 ..."

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
+from fastroute.config.places import WEIGHT_TYPES
 from fastroute.domain import MODEL_KINDS
 from fastroute.errors import RegistryError
 from fastroute.ledger.sqlite import Store, Transaction
@@ -32,6 +33,7 @@ MODEL_TYPES: tuple[str, ...] = (
     "huggingface",
     "mistral",
     "dummy",
+    "gguf",
 )
 NAME_CHARACTERS_MAX = 200
 
@@ -180,6 +182,8 @@ def problems(row: ModelRow) -> list[str]:
         found.append(f"name: {AUTO!r} is the route that chooses among models, and no model's name")
     if row.type not in MODEL_TYPES:
         found.append(f"type: {row.type!r} is not one of {', '.join(MODEL_TYPES)}")
+    elif row.type in WEIGHT_TYPES and row.endpoint.startswith(("/", "file://")):
+        found += _weights_problems(row)
     elif row.type != "dummy" and (problem := _endpoint_problem(row.endpoint)):
         found.append(f"endpoint: {problem}")
     elif not row.endpoint.isprintable():
@@ -203,6 +207,18 @@ def _endpoint_problem(endpoint: str) -> str | None:
     if url.scheme not in ("http", "https") or not url.hostname or port == 0:
         return problem
     return None
+
+
+def _weights_problems(row: ModelRow) -> list[str]:
+    """What is wrong with a row whose weights are on this machine."""
+    found = []
+    if not row.endpoint.isprintable():
+        found.append(f"endpoint: {row.endpoint!r} is not printable")
+    elif row.type == "gguf" and not row.endpoint.endswith(".gguf"):
+        found.append(f"endpoint: {row.endpoint!r} is no GGUF file; its name ends in .gguf")
+    if row.kind == "api":
+        found.append("kind: weights on this machine are of kind weight, not api")
+    return found
 
 
 def _shape(item: Any) -> list[str]:

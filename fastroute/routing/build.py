@@ -19,6 +19,7 @@ from fastroute.routing.directory import (
     WindowOf,
     entry_of_offer,
     entry_of_row,
+    lane_of_weights,
 )
 from fastroute.routing.prices import PriceTable
 from fastroute.routing.rankers import Cheapest, Ordered, Pinned, Ranker, Tiers, Weighted
@@ -184,24 +185,25 @@ def _seller(ref: ModelRef) -> ModelRef:
 
 def _entry_of_model(model: ModelConfig, config: Config, price_of: PriceOf, window_of: WindowOf) -> Entry:
     known = {*KNOWN_PROVIDERS, *config.providers, "dummy"}
-    ref = names.split(model.model, known)
+    ref = names.split(model.model, known) if model.weights is None else ModelRef(*model.model.split(":", 1))
     if ref is None:
         raise CatalogError(
             f"model {model.id!r}: {model.model!r} names no provider; write provider:model with one of "
             f"{', '.join(sorted(config.providers)) or 'your providers'}"
         )
-    runtime = model.runtime or ("local" if ref.provider in OWN_HARDWARE else "managed")
+    own = ref.provider in OWN_HARDWARE or model.weights is not None
+    runtime = model.runtime or ("local" if own else "managed")
     return Entry(
         id=model.id,
         ref=ref,
-        lane=model.lane or ref.provider,
+        lane=model.lane or (ref.provider if model.weights is None else lane_of_weights(ref.provider, model.weights)),
         runtime=runtime,
         kind=model.kind,
         capabilities=names.capabilities_of(ref.model) if model.capabilities is None else model.capabilities,
-        price=model.price or (FREE if ref.provider in OWN_HARDWARE else price_of(ref)),
+        price=model.price or (FREE if own else price_of(ref)),
         context_window=window_of(ref) if model.context_window is None else model.context_window,
         max_output=model.max_output,
         p50_latency_ms=model.p50_latency_ms,
         priority=model.priority,
-        endpoint=model.endpoint,
+        endpoint=model.weights or model.endpoint,
     )

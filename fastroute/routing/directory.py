@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 from msgspec.structs import replace
 
+from fastroute.config import places
 from fastroute.domain import CAPABILITIES, Entry, ModelRef, Price, Rates
 from fastroute.errors import CatalogError, UnknownModel
 from fastroute.routing import names
@@ -238,6 +239,18 @@ def entry_of_row(
     ref = ModelRef(kind_of_provider, name)
     elsewhere = endpoint.rstrip("/").removesuffix("/v1") != (base_url or "")
     own = kind_of_provider in OWN_HARDWARE or weights
+    place = places.place_of_row(kind_of_provider, name, endpoint, "weight" if weights else "api")
+    if place is not None:
+        return Entry(
+            id=name,
+            ref=ref,
+            lane=lane_of_weights(kind_of_provider, place),
+            runtime="local",
+            kind="weight",
+            capabilities=names.capabilities_of(name),
+            price=FREE,
+            endpoint=place,
+        )
     return Entry(
         id=name,
         ref=ref,
@@ -248,3 +261,8 @@ def entry_of_row(
         price=FREE if own else price_of(ref),
         endpoint=endpoint if elsewhere and endpoint else None,
     )
+
+
+def lane_of_weights(engine: str, place: str) -> str:
+    """The lane of weights that this machine runs itself: one for each process of them."""
+    return f"{engine}@{place.rpartition('/')[2]}"

@@ -22,6 +22,8 @@ FaultKind = Literal[
     "encoding",  # a content-encoding nobody asked for
     "limit",  # the body is larger than the reader allowed
     "stopped",  # this side told the exchange to stop
+    "loading",  # weights of this machine were not loaded before the first-chunk deadline
+    "unloadable",  # weights of this machine cannot be loaded
 ]
 
 

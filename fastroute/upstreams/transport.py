@@ -139,6 +139,8 @@ _HTTPX: Final[dict[FaultKind, tuple[type[httpx.RequestError], type[httpx.Request
     "encoding": (httpx.DecodingError, httpx.DecodingError),
     "limit": (httpx.ReadError, httpx.ReadError),
     "stopped": (httpx.ReadError, httpx.ReadError),
+    "loading": (httpx.ConnectError, httpx.ConnectTimeout),
+    "unloadable": (httpx.ConnectError, httpx.ConnectError),
 }
 
 

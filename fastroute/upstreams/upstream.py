@@ -95,6 +95,7 @@ class Remote(RemoteCore):
         *,
         native_responses: bool = False,
         permit: Callable[[str], bool] | None = None,
+        connections_max: int = CONNECTIONS_MAX,
     ) -> None:
         self.name = name
         self.display = display
@@ -106,7 +107,7 @@ class Remote(RemoteCore):
         self._prefix = parts.path.rstrip("/")
         self._host = parts.netloc
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        self.origin = Origin(parts.scheme, parts.hostname, port, connections_max=CONNECTIONS_MAX, permit=permit)
+        self.origin = Origin(parts.scheme, parts.hostname, port, connections_max=connections_max, permit=permit)
         self._key = key
         self._heads = {}
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 import msgspec
+from msgspec.structs import replace
 
 from fastroute import asked
 from fastroute._gateway import Core
@@ -34,7 +35,7 @@ from fastroute.routing import chat
 from fastroute.routing.catalog import Catalog
 from fastroute.routing.directory import AUTO, Directory, Target
 from fastroute.routing.placement import decide, reasons_of
-from fastroute.routing.rankers import Ordered, Pinned, Tiers, Weighted
+from fastroute.routing.rankers import Ordered, Pinned, Preferring, Tiers, Weighted
 from fastroute.routing.tiers import too_long
 from fastroute.upstreams.pool import Pool
 from fastroute.upstreams.upstream import Upstream
@@ -121,7 +122,7 @@ class Gateway(Core):
         if not call.model:
             raise Failed(400, "invalid_request_error", "model_required", "you must provide a model", param="model")
         target = self.target(call)
-        route = target.route
+        route, rules = target.route, target.rules
         if isinstance(route.ranker, Pinned):
             entry = target.catalog[route.ranker.entry_id]
             self._check_configured(entry)
@@ -139,10 +140,14 @@ class Gateway(Core):
             limit = route.ranker.thresholds.max_input_tokens
             message = f"the prompt has about {facts.estimated_tokens} tokens and this gateway takes {limit}"
             raise Failed(400, "invalid_request_error", "context_length_exceeded", message, param="messages")
-        wants_latency = isinstance(route.ranker, Weighted) or (
-            isinstance(route.ranker, Ordered) and route.ranker.target_p95_ms is not None
+        tiers = route.ranker if isinstance(route.ranker, Tiers) else None
+        prefer = call.account.prefer
+        if prefer is not None and (rules is None or rules.leaves_open(call.model)):
+            route = replace(route, ranker=Preferring(prefer))
+        ranker = route.ranker
+        wants_latency = isinstance(ranker, Weighted | Preferring) or (
+            isinstance(ranker, Ordered) and ranker.target_p95_ms is not None
         )
-        rules = target.rules
         facts_of = self.latency.facts if rules is None else rules.latencies(self.latency)
         snapshot = Snapshot(lanes=self.lanes(target.catalog), latency=facts_of() if wants_latency else {})
         descriptor = chat.infer(request, facts, None if rules is None else rules.policy.max_tokens_of_call)
@@ -178,8 +183,8 @@ class Gateway(Core):
         if self.fleet is not None and self.fleet.offers:
             call.entries = self.fleet.spread(call.entries) or self._silent(call)
         call.reason = reasons_of(decision, call.entries[0], route)[-1]
-        if isinstance(route.ranker, Tiers):
-            call.words = route.ranker.words
+        if tiers is not None:
+            call.words = tiers.words
             self.metrics.tier(call.words.get(call.entries[0].id, "other"))
         return None
 

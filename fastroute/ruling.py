@@ -25,7 +25,7 @@ from fastroute.lanes import Latency
 from fastroute.money import usd_from_microdollars
 from fastroute.policies import Policies, Policy, digest
 from fastroute.routing.directory import Directory
-from fastroute.routing.rankers import Cheapest, Ordered, Pinned, Ranker, Weighted
+from fastroute.routing.rankers import Ordered, Pinned, Preferring, Ranker
 from fastroute.upstreams.pool import Deadlines
 from fastroute.upstreams.upstream import Exchange, Upstream
 
@@ -95,13 +95,10 @@ def _entries(directory: Directory, model: str, policy: Policy, source: str) -> I
 
 
 def _ranker(policy: Policy, ids: tuple[str, ...]) -> Ranker:
-    match policy.objectives.prefer:
-        case "cost":
-            return Cheapest()
-        case "latency":
-            return Weighted(cost_weight=0, latency_weight=1000, cost_threshold=None)
-        case "order":
-            return Ordered(ids, policy.target_p95_ms)
+    prefer = policy.objectives.prefer
+    if prefer is None or prefer == "order":
+        return Ordered(ids, policy.target_p95_ms)
+    return Preferring(prefer)
 
 
 class Rules:
@@ -118,6 +115,10 @@ class Rules:
     def latencies(self, latency: Latency) -> Callable[[], dict[str, LatencyFact]]:
         """What is known of the models' latencies, over the policy's own window."""
         return partial(latency.facts, self.policy.routing.p95_window_n)
+
+    def leaves_open(self, asked: str) -> bool:
+        """Whether how its models rank is anybody else's to say: not if the policy does, or the caller named one of them."""
+        return self.policy.objectives.prefer is None and asked == self.policy.name
 
     def rule(self, call: Call) -> None:
         """Put a call, whose entries are chosen, under this policy; `Failed` 402 when none of them is cheap enough."""

@@ -28,6 +28,11 @@ def _limits(function: Any) -> Any:
         click.option("--concurrency", type=int, help="Requests at the same time."),
         click.option("--daily-tokens", type=int, help="Tokens a day, until midnight in the key's time zone."),
         click.option("--models", help="The names it may ask for, with commas between; default all."),
+        click.option(
+            "--prefer",
+            type=click.Choice(["cost", "latency"]),
+            help="Rank the models of auto, of aliases and of policies that leave it open by price, or by latency.",
+        ),
         click.option("--expires", help="30d, 12h or an instant such as 2027-01-31T00:00:00Z."),
     ):
         function = option(function)
@@ -105,15 +110,24 @@ def show(config_path: Path | None, state_dir: str | None, as_json: bool, key: st
 @click.argument("key")
 @_limits
 @click.option("--no-budget", is_flag=True, help="Take the limit of money away.")
+@click.option("--no-preference", is_flag=True, help="Rank as names and policies say.")
 @books.common
 def change(
-    config_path: Path | None, state_dir: str | None, as_json: bool, key: str, no_budget: bool, **given: Any
+    config_path: Path | None,
+    state_dir: str | None,
+    as_json: bool,
+    key: str,
+    no_budget: bool,
+    no_preference: bool,
+    **given: Any,
 ) -> None:
     """Give a key other limits; they hold at once."""
     with books.desk(config_path, state_dir) as ask:
         changes = _fields(given)
         if no_budget:
             changes["budget_microdollars"] = None
+        if no_preference:
+            changes["prefer"] = None
         found = ask("keys.change", id=key, changes=changes)
     _print(found, as_json)
 
@@ -175,6 +189,7 @@ def _print(found: dict[str, Any], as_json: bool) -> None:
         "rpm",
         "tpm",
         "concurrency",
+        "prefer",
     ):
         if found[field] not in (None, ""):
             click.echo(f"{field:<12} {found[field]}")

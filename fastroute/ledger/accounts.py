@@ -18,7 +18,7 @@ from fastroute.ledger._accounts import LATE_MAX, SYNC_MS, AccountCore, TillCore
 from fastroute.ledger.journal import JournalError
 from fastroute.ledger.leases import NEVER, Hold, Short, Ticket
 from fastroute.ledger.protocol import Facts
-from fastroute.ledger.store import Unit
+from fastroute.ledger.store import Prefer, Unit
 
 __all__ = ["LATE_MAX", "SYNC_MS", "Account", "Ledger", "Shortage", "Till"]
 
@@ -130,6 +130,11 @@ class Account(AccountCore):
         """Admit nothing more."""
         self.state = state
         self.path.until_ms = 0
+
+    @property
+    def prefer(self) -> Prefer | None:
+        """How the models of a name that leads to several rank for it; None is as the name says."""
+        return self.facts.prefer
 
     @property
     def until_ms(self) -> int:

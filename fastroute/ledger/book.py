@@ -35,6 +35,7 @@ from fastroute.ledger.store import (
     BudgetRow,
     EntryRow,
     HolderRow,
+    Prefer,
     State,
     Unit,
     WindowKind,
@@ -151,6 +152,7 @@ class Book(Tally):
         tpm: int | None = None,
         concurrency: int | None = None,
         metadata: dict[str, Any] | None = None,
+        prefer: Prefer | None = None,
         budgets: Sequence[Budget] = (),
     ) -> AccountRow:
         """A new account, in a state of live. Grants and leases are not opened but allocated."""
@@ -172,6 +174,7 @@ class Book(Tally):
             tpm,
             concurrency,
             metadata or {},
+            prefer=prefer,
         )
         above = self._account(parent, "parent") if parent is not None else None
         self._unused(public_id, digest)
@@ -309,6 +312,7 @@ class Book(Tally):
             _models(rows),
             tuple((r.id, r.rpm, r.tpm, r.concurrency) for r in rows if (r.rpm, r.tpm, r.concurrency) != (None,) * 3),
             account.row.metadata,
+            next((r.prefer for r in rows if r.prefer is not None), None),
         )
 
     def balances(self, account_id: int, now_ms: int) -> list[Balance]:

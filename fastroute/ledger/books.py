@@ -52,7 +52,7 @@ def _upsert(table: str, keys: str, rest: str, *, add: bool = False) -> str:
 
 _ACCOUNT = (
     "public_id, kind, name, digest, hint, state, created_ms, parent, expires_ms, models, rpm, tpm, concurrency, "
-    "metadata, replaced, replaced_until_ms"
+    "metadata, replaced, replaced_until_ms, prefer"
 )
 _BUDGET = "account, unit, amount, window, zone"
 _WINDOW = "budget, name, ends_ms, closed"
@@ -296,6 +296,7 @@ def _of_account(row: AccountRow) -> tuple[Any, ...]:
         _json.encode(row.metadata).decode(),
         row.replaced,
         row.replaced_until_ms,
+        row.prefer,
     )
 
 

@@ -294,11 +294,17 @@ def _gguf(tx: Statements) -> None:
         tx.run(sql)
 
 
+def _preferences(tx: Statements) -> None:
+    """Whether an account would rather have it cheap or quick."""
+    tx.run("ALTER TABLE accounts ADD COLUMN prefer TEXT CHECK (prefer IN ('cost', 'latency'))")
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "registry", _registry),
     Migration(2, "books", _books),
     Migration(3, "agents", _agents),
     Migration(4, "gguf", _gguf),
+    Migration(5, "preferences", _preferences),
 )
 LATEST = len(MIGRATIONS)
 assert [migration.number for migration in MIGRATIONS] == list(range(1, LATEST + 1)), "numbered 1, 2, 3 ..."

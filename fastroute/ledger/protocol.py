@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from fastroute.ledger.store import Unit
+from fastroute.ledger.store import Prefer, Unit
 
 # A frame is a big-endian uint32 length and so many bytes; none is longer than this.
 FRAME_MAX: Final = 64 * 1024 * 1024
@@ -124,6 +124,7 @@ class Facts(Struct, frozen=True):
         tuple[int, int | None, int | None, int | None], ...
     ] = ()  # (account, rpm, tpm, concurrency), own first
     metadata: dict[str, Any] = {}
+    prefer: Prefer | None = None
 
 
 class Known(Struct, frozen=True, tag="known"):

@@ -13,6 +13,7 @@ from msgspec import Struct
 Unit = Literal["microdollar", "token", "request"]
 WindowKind = Literal["total", "daily", "monthly"]
 AccountKind = Literal["key", "grant", "agent", "lease", "user"]
+Prefer = Literal["cost", "latency"]
 AccountState = Literal["live", "revoked", "ended"]
 HolderKind = Literal["worker", "allocation"]
 
@@ -37,6 +38,7 @@ class AccountRow(Struct, frozen=True):
     metadata: dict[str, Any] = {}
     replaced: bytes | None = None  # the digest before the last rotation, good until `replaced_until_ms`
     replaced_until_ms: int | None = None
+    prefer: Prefer | None = None  # how the models of a name that leads to several rank for it
 
 
 class BudgetRow(Struct, frozen=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastroute.domain import Reservation, Settlement
+from fastroute.ledger.store import Prefer
 
 
 class Unlimited:
@@ -17,6 +18,7 @@ class Unlimited:
     hard = False
     limited = False
     models: frozenset[str] | None = None
+    prefer: Prefer | None = None
     booked = False  # whether what it does is written down, and gets a receipt
 
     def reserve(self, microdollars: int | None, tokens: int = 0) -> Reservation | None:

@@ -41,6 +41,7 @@ class Create(Struct, forbid_unknown_fields=True):
     parent: str | None = None
     expires_ms: int | None = None
     metadata: dict[str, str] = {}
+    prefer: Literal["cost", "latency"] | None = None
 
 
 class Change(Struct, forbid_unknown_fields=True):
@@ -111,6 +112,7 @@ def create(counter: Counter, asked: Create) -> dict[str, Any]:
         tpm=asked.tpm,
         concurrency=asked.concurrency,
         metadata=dict(asked.metadata),
+        prefer=asked.prefer,
         budgets=budgets,
     )
     counter.note_name(row)
@@ -164,8 +166,11 @@ def change(counter: Counter, asked: Change) -> dict[str, Any]:
     if "expires_ms" in wanted:
         fields["expires_ms"] = wanted.pop("expires_ms")
         check_expiry(fields["expires_ms"])
+    if "prefer" in wanted:
+        fields["prefer"] = wanted.pop("prefer")
+        check_preference(fields["prefer"])
     if wanted:
-        known = "budget_microdollars, daily_tokens, rpm, tpm, concurrency, models, metadata, expires"
+        known = "budget_microdollars, daily_tokens, rpm, tpm, concurrency, models, metadata, prefer, expires"
         raise Refused(400, "invalid_request", f"{min(wanted)!r} cannot be changed; there are {known}", min(wanted))
     _set_budgets(counter, row, limits)
     if fields:
@@ -278,6 +283,13 @@ def check_models(models: object) -> None:
         raise Refused(400, "invalid_request", f"models are a list of names of 1 to {NAME_MAX} characters", "models")
     if len(models) > MODELS_MAX:
         raise Refused(400, "invalid_request", f"at most {MODELS_MAX} models are named", "models")
+
+
+def check_preference(prefer: object) -> None:
+    if prefer not in (None, "cost", "latency"):
+        raise Refused(
+            400, "invalid_request", f"a key prefers cost or latency, or null for neither, not {prefer!r}", "prefer"
+        )
 
 
 def check_metadata(metadata: object) -> None:

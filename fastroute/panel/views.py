@@ -34,6 +34,7 @@ def account(counter: Counter, row: AccountRow) -> dict[str, Any]:
         "rpm": row.rpm,
         "tpm": row.tpm,
         "concurrency": row.concurrency,
+        "prefer": row.prefer,
         "metadata": row.metadata,
         "budgets": [balance(counter, each) for each in counter.balances(row)],
     }

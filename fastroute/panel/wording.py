@@ -35,6 +35,7 @@ _WORDS: Final = {
     "models": "models",
     "parent": "parent",
     "metadata": "metadata",
+    "prefer": "prefer",
     "budget_microdollars": "budget_microdollars",
 }
 

@@ -34,7 +34,8 @@ class Objectives(Struct, frozen=True):
     p95_latency_ms: int | None = None
     max_cost_microdollars: int | None = None
     max_tokens: int = CALL_TOKENS
-    prefer: Prefer = "order"  # how the models rank: as they are written, or by their price or their latency
+    prefer: Prefer | None = None  # how the models rank: as they are written, or by price or latency; None: as they are
+    # written, unless the caller's key prefers otherwise
 
 
 class Parameters(Struct, frozen=True):
@@ -111,7 +112,7 @@ class Policy(Struct, frozen=True):
     @property
     def target_p95_ms(self) -> int | None:
         """Above this the first model gives way to the fastest of the others; a ranked policy has no first model."""
-        return self.objectives.p95_latency_ms if self.objectives.prefer == "order" else None
+        return self.objectives.p95_latency_ms if self.objectives.prefer in (None, "order") else None
 
     @property
     def max_tokens_of_call(self) -> int:

@@ -169,7 +169,7 @@ def _objectives(walk: Walk, section: Section) -> Objectives:
         max_cost_microdollars=walk.field(section, "max_cost_usd", label, _dollars, None),
         max_tokens=walk.field(section, "max_tokens", label, lambda g: values.whole(g, 1, TOKENS_MAX), plain.max_tokens),
         prefer=cast(
-            "Prefer",
+            "Prefer | None",
             walk.field(section, "prefer", label, lambda g: values.choice(g, get_args(Prefer)), plain.prefer),
         ),
     )

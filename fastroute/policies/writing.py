@@ -38,7 +38,7 @@ def _lines(policy: Policy) -> Iterator[str]:
     yield f"  p95_latency_ms: {_value(objectives.p95_latency_ms)}"
     yield f"  max_cost_usd: {'null' if cost is None else usd_from_microdollars(cost)}"
     yield f"  max_tokens: {objectives.max_tokens}"
-    yield f"  prefer: {objectives.prefer}"
+    yield f"  prefer: {_value(objectives.prefer)}"
     yield "routing:"
     yield f"  primary: {_list(routing.primary)}"
     yield f"  backups: {_list(routing.backups)}"

@@ -1,4 +1,4 @@
-"""The four ways a route ranks its candidates. Each turns into one `Ranking`, and the core does the rest.
+"""The ways a route ranks its candidates. Each turns into one `Ranking`, and the core does the rest.
 
 The filters before and the verdict table after are the same for all of them.
 """
@@ -27,6 +27,8 @@ Reason = Literal[
     "route_backup",
     "p95_prepick",
     "manual_override",
+    "prefer_cost",
+    "prefer_latency",
     tiers.TierReason,
 ]
 
@@ -143,6 +145,20 @@ class Ordered(Struct, frozen=True):
         return min(known)[2] if known else None
 
 
+class Preferring(Struct, frozen=True):
+    """By price alone, or by what the attempts of late took: what a policy or a caller's key prefers.
+
+    A model that was never measured goes before those that were, so that it is.
+    """
+
+    prefer: Literal["cost", "latency"]
+
+    def ranking(self, catalog: Catalog, descriptor: Descriptor, facts: Facts, snapshot: Snapshot) -> Ranking:
+        if self.prefer == "cost":
+            return Ranking(_core.RANK_CHEAPEST, ("capability_match", "prefer_cost"))
+        return Ranking(_core.RANK_WEIGHTED, ("capability_match", "prefer_latency"), cost_weight=0)
+
+
 class Pinned(Struct, frozen=True):
     """One model the caller named; nothing else may run."""
 
@@ -152,7 +168,7 @@ class Pinned(Struct, frozen=True):
         return Ranking(_core.RANK_ORDERED, ("manual_override",), places_of(catalog, (self.entry_id,)))
 
 
-Ranker = Cheapest | Weighted | Tiers | Ordered | Pinned
+Ranker = Cheapest | Weighted | Tiers | Ordered | Preferring | Pinned
 
 
 def places_of(catalog: Catalog, order: Sequence[str]) -> bytes:

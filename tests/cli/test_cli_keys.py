@@ -53,6 +53,15 @@ def test_what_was_asked_for_is_what_is_shown(terminal: Any, name: str) -> None:
         assert text in shown
 
 
+def test_a_preference_is_set_shown_changed_and_taken_away(terminal: Any, name: str) -> None:
+    assert made(terminal, name, "--prefer", "cost")["prefer"] == "cost"
+    assert "prefer       cost" in terminal.run("keys", "show", name).stdout
+    assert terminal.json("keys", "change", name, "--prefer", "latency")["prefer"] == "latency"
+    assert terminal.json("keys", "change", name, "--no-preference")["prefer"] is None
+    assert "prefer" not in terminal.run("keys", "show", name).stdout
+    terminal.run("keys", "change", name, "--prefer", "speed", code=2)
+
+
 def test_the_json_is_the_http_twins(served: Any, name: str) -> None:
     told = made(served, name, "--budget-microdollars", "5", "--rpm", "7")
     over_http = served.twin("/admin/keys", method="POST", json={"name": f"{name}-http", "budget_microdollars": 5})

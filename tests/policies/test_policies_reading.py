@@ -74,7 +74,7 @@ def test_a_name_and_one_model_are_enough(read):
     assert policy == Policy(name="p", routing=Routing(("m",)))
     assert policy.strategy == Strategy(True, ("5xx",), 1500, 3, (100, 300), 250, 0)
     assert policy.budgets == Budgets(20_000, 30, "Asia/Kolkata")
-    assert policy.objectives == Objectives(None, None, 1024, "order")
+    assert policy.objectives == Objectives(None, None, 1024, None)
     assert policy.routing.p95_window_n == 50
     assert policy.capture == Capture(prompts=False)
     assert (policy.pinned, policy.system, policy.judge) == ("stay", None, None)

@@ -192,7 +192,8 @@ def test_a_model_above_the_ceiling_is_skipped_and_none_left_is_402(ask):
 
 
 def test_the_cheapest_may_be_preferred(ask):
-    assert ask("saving")[0].text == "hello from second"
+    reply = ask("saving")[0]
+    assert (reply.text, reply.headers["x-router-reason"]) == ("hello from second", "prefer_cost")
 
 
 def test_a_pinned_model_is_swapped_only_where_the_policy_says_so(ask):

@@ -18,6 +18,11 @@ def microdollars_from_usd(text: str | int | Decimal) -> int:
     return _scaled(text, 6, MICRODOLLARS_MAX, "an amount in dollars")
 
 
+def picodollars_from_usd(text: str) -> int:
+    """Dollars as they are told to the last digit, back as picodollars."""
+    return _scaled(text, 12, MICRODOLLARS_MAX * 1_000_000, "an amount in dollars")
+
+
 def rate_from_usd_per_mtok(text: str | int | Decimal) -> int:
     """A price in dollars per million tokens as microdollars per million tokens."""
     return _scaled(text, 6, RATE_MAX, "a price in dollars per million tokens")

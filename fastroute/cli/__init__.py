@@ -13,6 +13,8 @@ import click
 COMMANDS = {
     "serve": ("serve", "command"),
     "infer": ("infer", "command"),
+    "eval": ("eval", "command"),
+    "simulate": ("simulate", "command"),
     "route": ("route", "command"),
     "keys": ("keys", "command"),
     "usage": ("usage", "command"),

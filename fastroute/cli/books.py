@@ -14,7 +14,7 @@ import msgspec
 from fastroute.cli.exits import fail
 from fastroute.config import Config, load
 from fastroute.errors import FastrouteError
-from fastroute.money import usd_from_microdollars
+from fastroute.money import usd_from_microdollars, usd_from_picodollars
 from fastroute.reaching import Asking, reach
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -69,3 +69,16 @@ def table(rows: list[tuple[str, ...]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def signed_dollars(picodollars: int, plus: str = "") -> str:
+    """An exact amount that may be below zero: `-$0.0000345`."""
+    sign = "-" if picodollars < 0 else plus
+    return f"{sign}${usd_from_picodollars(abs(picodollars))}"
+
+
+def percent(thousandths: int, of: int) -> str:
+    """`thousandths` is 100,000 times the part: one decimal, halves away from zero."""
+    tenths, rest = divmod(abs(thousandths), 100 * of)
+    tenths += 2 * rest >= 100 * of
+    return f"{'-' if thousandths < 0 else ''}{tenths // 10}.{tenths % 10} %"

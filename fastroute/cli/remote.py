@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any, Final
 
 import httpx
 import orjson
 
 from fastroute import _scan
+from fastroute.errors import MoneyError
+from fastroute.evaluation.answers import Answer
+from fastroute.evaluation.asking import body_of, said_in
+from fastroute.evaluation.prompts import Prompt as Question
+from fastroute.evaluation.running import Unreachable
+from fastroute.money import picodollars_from_usd
 from fastroute.prompting import Interrupted, Prompt, Refused, Told
 
 CONNECT_S: Final = 5.0
@@ -151,3 +158,76 @@ def _refused(answer: _Answer, told: Told) -> Refused:
         elif answer.status in (401, 403) or code == "provider_not_configured":
             kind = "config"
     return Refused(kind, f"{answer.status}: {message}" if kind == "quota" else message, code, told)
+
+
+class Server:
+    """Who is asked by `fastroute eval --url`: an `Asker` over HTTP, for as long as it is entered."""
+
+    def __init__(self, url: str, key: str | None) -> None:
+        self._base = url.rstrip("/").removesuffix("/v1")
+        self._headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        try:
+            self._client = httpx.AsyncClient(
+                base_url=self._base, headers=self._headers, timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S)
+            )
+        except httpx.InvalidURL as error:
+            raise Unreachable(f"{url}: {error}") from None
+
+    async def __aenter__(self) -> Server:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    async def ask(self, name: str, prompt: Question) -> Answer:
+        """Whatever came of it; `Unreachable` when nobody listens, or the key is none."""
+        began = time.monotonic()
+        error: str | None = None
+        text: str | None = None
+        head, status = httpx.Headers(), 0
+        try:
+            response = await self._client.post("/v1/chat/completions", json=body_of(name, prompt))
+            head, status = response.headers, response.status_code
+            body = orjson.loads(response.content)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL) as fault:
+            raise Unreachable(f"{self._base} does not answer: {fault}") from None
+        except httpx.HTTPError as fault:
+            error, body = f"the answer did not come: {type(fault).__name__}", None
+        except orjson.JSONDecodeError:
+            error, body = f"the server answered {status} with something that is not JSON", None
+        if status in (401, 403):
+            raise Unreachable(f"{self._base} refuses the key ({status}); give one with --key")
+        if status == 200 and error is None:
+            text = said_in(body)
+        elif error is None:
+            told = body.get("error") if isinstance(body, dict) else None
+            error = str(told.get("message")) if isinstance(told, dict) else f"the server answered {status}"
+        return Answer(
+            asked=name,
+            digest=prompt.digest,
+            status=status,
+            model=head.get("x-router-model"),
+            reason=head.get("x-router-reason"),
+            fallback=head.get("x-router-fallback") == "true",
+            tokens_in=_count(head, "x-router-tokens-input"),
+            tokens_out=_count(head, "x-router-tokens-output"),
+            latency_ms=int((time.monotonic() - began) * 1000),
+            picodollars=_cost(head.get("x-router-cost-usd")),
+            text=text,
+            error=error,
+        )
+
+
+def _count(head: httpx.Headers, name: str) -> int:
+    value = head.get(name, "")
+    return int(value) if value.isascii() and value.isdigit() else 0
+
+
+def _cost(told: str | None) -> int | None:
+    """What a header says it cost; None when it says nothing that is an amount."""
+    try:
+        return None if told is None else picodollars_from_usd(told)
+    except MoneyError:
+        return None

@@ -33,6 +33,7 @@ OPERATIONS: dict[str, tuple[type[msgspec.Struct], Operation]] = {
     "grants.show": (grants.Show, grants.show),
     "grants.revoke": (grants.Show, grants.revoke),
     "decisions.show": (grants.Decision, grants.decision),
+    "decisions.list": (grants.Decisions, grants.decisions),
     "leases.handshake": (leases.Handshake, leases.handshake),
     "leases.report": (leases.Report, leases.report),
     "leases.refresh": (leases.Refresh, leases.refresh),

@@ -6,6 +6,7 @@ import hashlib
 import uuid
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from fastroute.ledger.book import Refused
@@ -17,6 +18,7 @@ from fastroute.panel.counter import Counter
 GRANT_MS = 86_400_000
 IDEMPOTENT_MS = 86_400_000
 DECISION_MS = 30 * 86_400_000
+DECISIONS_MAX = 1000
 
 
 class Remaining(Struct, forbid_unknown_fields=True):
@@ -56,6 +58,13 @@ class Show(Struct, forbid_unknown_fields=True):
 class Decision(Struct, forbid_unknown_fields=True):
     id: str
     account: int | None = None
+
+
+class Decisions(Struct, forbid_unknown_fields=True):
+    """The latest records, those before an instant; for administrators."""
+
+    limit: int = 100
+    before_ms: int | None = None
 
 
 def remaining(counter: Counter, asked: Remaining) -> int | None:
@@ -170,6 +179,18 @@ def decision(counter: Counter, asked: Decision) -> dict[str, Any]:
     if row is None or found is None or asked.account not in (None, row.account):
         raise Refused(404, "decision_not_found", f"no decision is called {asked.id!r}", "id")
     return found
+
+
+def decisions(counter: Counter, asked: Decisions) -> list[dict[str, Any]]:
+    """The records that are committed and have not expired, newest first."""
+    if not 1 <= asked.limit <= DECISIONS_MAX:
+        raise Refused(400, "invalid_request", f"a limit is 1 to {DECISIONS_MAX}", "limit")
+    rows = counter.library.records("decision", limit=asked.limit, before_ms=asked.before_ms)
+    return [
+        {"id": row.id, "at_ms": row.at_ms, "record": msgspec.msgpack.decode(row.body)}
+        for row in rows
+        if row.expires_ms is None or row.expires_ms > counter.now_ms
+    ]
 
 
 def _of(counter: Counter, asked: Show) -> AccountRow:

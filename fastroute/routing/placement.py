@@ -15,7 +15,7 @@ from fastroute import _core
 from fastroute.domain import EXCLUSIONS, Descriptor, Entry, NoCandidate, Placement, Snapshot, Verdict
 from fastroute.routing.catalog import CAPABILITY_BITS, RUNTIME_INDEX, Catalog
 from fastroute.routing.chat import Facts, facts_of_descriptor
-from fastroute.routing.rankers import Cheapest, Ordered, Ranker, Ranking, Tiers
+from fastroute.routing.rankers import Cheapest, Ordered, Ranker, Ranking, Tiers, Weighted
 
 
 class Route(Struct, frozen=True):
@@ -63,6 +63,47 @@ def decide(
     """The decision without its words, which is all that a relay needs."""
     facts = facts_of_descriptor(descriptor) if facts is None else facts
     ranking = route.ranker.ranking(catalog, descriptor, facts, snapshot)
+    allowed = _allowed(route, catalog, ranking.places)
+    health, p50_ms = catalog.health(snapshot.lanes), _latencies(catalog, snapshot)
+    return _decided(descriptor, catalog, snapshot, route, ranking, allowed, health, p50_ms, keep)
+
+
+class Repeated:
+    """Many decisions under one route with one snapshot: what does not change between them is prepared once."""
+
+    def __init__(self, catalog: Catalog, snapshot: Snapshot, route: Route, keep: int = 4) -> None:
+        self._catalog = catalog
+        self._snapshot = snapshot
+        self._route = route
+        self._keep = keep
+        self._health, self._p50_ms = catalog.health(snapshot.lanes), _latencies(catalog, snapshot)
+        self._ranked: dict[Facts | bool, tuple[Ranking, bytes | None]] = {}
+
+    def decide(self, descriptor: Descriptor, facts: Facts) -> Decision:
+        """What `decide` would say."""
+        ranker = self._route.ranker
+        # All that the ranking looks at beside the snapshot; of a weighted one it is too much to be met twice.
+        key = facts if isinstance(ranker, Tiers) else descriptor.expected_tokens is None
+        known = None if isinstance(ranker, Weighted) else self._ranked.get(key)
+        if known is None:
+            ranking = ranker.ranking(self._catalog, descriptor, facts, self._snapshot)
+            known = self._ranked[key] = (ranking, _allowed(self._route, self._catalog, ranking.places))
+        return _decided(
+            descriptor, self._catalog, self._snapshot, self._route, *known, self._health, self._p50_ms, self._keep
+        )
+
+
+def _decided(
+    descriptor: Descriptor,
+    catalog: Catalog,
+    snapshot: Snapshot,
+    route: Route,
+    ranking: Ranking,
+    allowed: bytes | None,
+    health: bytes | None,
+    p50_ms: memoryview | None,
+    keep: int,
+) -> Decision:
     expected = descriptor.expected_tokens
     ceiling = ceiling_of(descriptor, snapshot)
     needs = 0
@@ -77,9 +118,9 @@ def decide(
         input_tokens=_core.UNKNOWN if expected is None else expected.input,
         output_tokens=_core.UNKNOWN if expected is None else expected.output,
         tolerance_ms=_core.UNKNOWN if tolerance is None else tolerance,
-        allowed=_allowed(route, catalog, ranking.places),
-        health=catalog.health(snapshot.lanes),
-        p50_ms=_latencies(catalog, snapshot),
+        allowed=allowed,
+        health=health,
+        p50_ms=p50_ms,
         allow_unpriced=route.allow_unpriced or (route.names_models and ceiling is None),
         keep=keep,
         cost_weight=ranking.cost_weight,

@@ -66,6 +66,7 @@ CONDUCTORS = {
     "reaching",
     "panel",
     "fleet",
+    "evaluation",
 }
 EDGES = {"agent", "cli", "web", "embed", "client", "routed", "guard", "sessions", "__main__", "__init__"}
 LEVEL = dict.fromkeys(GROUND, 0) | dict.fromkeys(ROOMS, 1) | dict.fromkeys(CONDUCTORS, 2) | dict.fromkeys(EDGES, 3)

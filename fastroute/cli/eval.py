@@ -121,13 +121,12 @@ def _evaluate(given: dict[str, Any]) -> int:
             _write(Path(given["json_to"]), raw)
     if given["json_to"] != "-":
         comparison.show(told)
-    if not told.total.policy.answered and not told.total.baseline.answered:
-        failed = told.total.policy.failed + told.total.baseline.failed
-        errors = sorted({answer.error for answer in ran.answers.values() if answer.error})
-        click.echo(
-            f"nothing was answered: {failed} requests failed{': ' if errors else ''}{'; '.join(errors[:3])}", err=True
-        )
-        return exits.UNAVAILABLE
+    for name, side in ((told.policy, told.total.policy), (told.baseline, told.total.baseline)):
+        if not side.answered:
+            errors = sorted({answer.error for answer in ran.answers.values() if answer.asked == name and answer.error})
+            said = f": {'; '.join(errors[:3])}" if errors else ""
+            click.echo(f"{name} answered nothing; {side.failed} requests failed{said}", err=True)
+            return exits.UNAVAILABLE
     return exits.OK
 
 

@@ -158,7 +158,7 @@ def _show(told: Simulation) -> None:
         )
     _show_unknown(told)
     click.echo(
-        f"speed        {told.decisions:,} decisions in {told.decision_ns / 1e6:.1f} ms, {told.decisions_per_second:,}/s"
+        f"speed        {told.decisions:,} decisions in {told.decision_ns / 1e6:.1f} ms of CPU, {told.decisions_per_second:,}/s"
     )
 
 

@@ -19,6 +19,7 @@ from fastroute.errors import FastrouteError
 Key = tuple[str, str]  # (the name that was asked, the digest of what it was asked)
 
 FORMAT: Final = 1
+_BEGIN: Final = b'{"asked":"'
 
 
 class RecordError(FastrouteError):
@@ -103,7 +104,9 @@ class Record:
 
 def _answers(data: bytes, path: Path) -> dict[Key, Answer]:
     found: dict[Key, Answer] = {}
-    lines = data.split(b"\n")[:-1]  # what follows the last line's end was cut off while it was written
+    *lines, torn = data.split(b"\n")  # what follows the last line's end was cut off while it was written
+    if torn[: len(_BEGIN)] != _BEGIN[: len(torn)]:
+        raise RecordError(f"{path}:{len(lines) + 1}: is no recorded answer, nor the beginning of one")
     for number, line in enumerate(lines, 1):
         try:
             answer = _decoder.decode(line)

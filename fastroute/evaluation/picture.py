@@ -10,21 +10,28 @@ from fastroute.evaluation.report import Report, Side
 from fastroute.money import usd_from_picodollars
 
 _WIDTH: Final = 760
-_HEIGHT: Final = 320
-_STYLE: Final = """
-  svg { --ink: #1f2328; --soft: #6e7781; --line: #d0d7de; --paper: #ffffff; --policy: #0969da; --baseline: #9a6700;
-        font: 13px system-ui, sans-serif; background: var(--paper); }
-  @media (prefers-color-scheme: dark) {
-    svg { --ink: #e6edf3; --soft: #9198a1; --line: #3d444d; --paper: #0d1117; --policy: #4493f8; --baseline: #d29922; }
-  }
-  .paper { fill: var(--paper); }
-  text { fill: var(--ink); } .soft { fill: var(--soft); font-size: 12px; } .title { font-weight: 600; font-size: 14px; }
-  .line { stroke: var(--line); } .policy { fill: var(--policy); } .baseline { fill: var(--baseline); }
-  .bar { fill: var(--policy); opacity: .35; } .interval { stroke: var(--ink); stroke-width: 2; }
+_HEIGHT: Final = 344
+# Colours are said in full for each of the two: renderers that know no variables draw the light one.
+_COLOURS: Final = """
+  .paper {{ fill: {paper}; }} text {{ fill: {ink}; }} .soft {{ fill: {soft}; }} .line {{ stroke: {line}; }}
+  .policy, .bar {{ fill: {policy}; }} .baseline {{ fill: {baseline}; }} .interval {{ stroke: {ink}; }}
+"""
+_LIGHT: Final = _COLOURS.format(
+    ink="#1f2328", soft="#59636e", line="#d0d7de", paper="#ffffff", policy="#0969da", baseline="#9a6700"
+)
+_DARK: Final = _COLOURS.format(
+    ink="#e6edf3", soft="#9198a1", line="#3d444d", paper="#0d1117", policy="#4493f8", baseline="#d29922"
+)
+_STYLE: Final = f"""
+  text {{ font: 13px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; }}
+  text.soft {{ font-size: 12px; }} text.title {{ font-size: 14px; font-weight: 600; }}
+  .bar {{ opacity: .35; }} .interval {{ stroke-width: 2; }}
+{_LIGHT}
+  @media (prefers-color-scheme: dark) {{ {_DARK} }}
 """
 # The plane of cost and quality, and the scale of savings.
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 400, 64, 256
-_BAR_LEFT, _BAR_RIGHT, _BAR_TOP = 470, 730, 130
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 400, 92, 284
+_BAR_LEFT, _BAR_RIGHT, _BAR_TOP = 470, 720, 128
 
 
 def picture(told: Report) -> str:
@@ -57,21 +64,21 @@ def _plane(told: Report) -> Iterable[str]:
     yield _text((_LEFT + _RIGHT) // 2, _BOTTOM + 40, "cost in all", "soft", "middle")
     measured = all(side.checked for _, side, _ in sides)
     label = "right answers" if measured else "right answers: none was expected, so quality is not measured"
-    yield _text(_LEFT, _TOP - 4, label, "soft")
+    yield _text(_LEFT, _TOP - 14, label, "soft")
     taken: list[tuple[int, int]] = []
     for name, side, kind in sides:
         x = _LEFT + side.picodollars * (_RIGHT - _LEFT) // dearest
         y = _BOTTOM - (side.right * (_BOTTOM - _TOP) // side.checked if side.checked else 0)
         yield f'<circle class="{kind}" cx="{x}" cy="{y}" r="6"/>'
-        # Where both lie together their names stand above one another.
-        crowded = any(abs(x - one) < 90 and abs(y - other) < 16 for one, other in taken)
+        # Names stand above their points, and above one another where these lie close.
+        crowded = any(abs(x - one) < 220 and abs(y - other) < 18 for one, other in taken)
         taken.append((x, y))
-        anchor, at = ("end", x - 10) if x > (_LEFT + _RIGHT) // 2 else ("start", x + 10)
-        yield _text(at, y + (-12 if crowded else 4), _labelled(name, side), "", anchor)
+        anchor = "end" if x > (_LEFT + _RIGHT) // 2 else "start"
+        yield _text(x, y - (28 if crowded else 12), _labelled(name, side), "", anchor)
 
 
 def _savings(told: Report) -> Iterable[str]:
-    yield _text(_BAR_LEFT, _TOP - 4, "savings, with their 95 % interval", "soft")
+    yield _text(_BAR_LEFT, _TOP - 14, "savings, with their 95 % interval", "soft")
     share, money = told.savings_share, told.savings
     if share is None or money is None:
         yield _text(_BAR_LEFT, _BAR_TOP, "nothing to compare")
@@ -91,7 +98,8 @@ def _savings(told: Report) -> Iterable[str]:
         f'H{x(share.high)}M{x(share.high)} {middle - 6}V{middle + 6}"/>'
     )
     yield _text(x(0), _BAR_TOP + 54, "0 %", "soft", "middle")
-    yield _text(x(100_000), _BAR_TOP + 54, "100 %", "soft", "middle")
+    if x(100_000) - x(0) > 50:
+        yield _text(x(100_000), _BAR_TOP + 54, "100 %", "soft", "middle")
     sign = "-" if money.value < 0 else ""
     yield _text(
         _BAR_LEFT, _BAR_TOP + 84, f"{_share(share.value)} ({_share(share.low)} to {_share(share.high)})", "title"
@@ -106,7 +114,7 @@ def _savings(told: Report) -> Iterable[str]:
 
 def _labelled(name: str, side: Side) -> str:
     short = name if len(name) <= 24 else f"{name[:23]}…"
-    return f"{short} {side.right * 100 // side.checked} %" if side.checked else short
+    return f"{short} {_share(side.right * 100_000 // side.checked)}" if side.checked else short
 
 
 def _share(thousandths: int) -> str:

@@ -105,8 +105,6 @@ class Record:
 def _answers(data: bytes, path: Path) -> dict[Key, Answer]:
     found: dict[Key, Answer] = {}
     *lines, torn = data.split(b"\n")  # what follows the last line's end was cut off while it was written
-    if torn[: len(_BEGIN)] != _BEGIN[: len(torn)]:
-        raise RecordError(f"{path}:{len(lines) + 1}: is no recorded answer, nor the beginning of one")
     for number, line in enumerate(lines, 1):
         try:
             answer = _decoder.decode(line)
@@ -115,4 +113,6 @@ def _answers(data: bytes, path: Path) -> dict[Key, Answer]:
         if answer.v != FORMAT:
             raise RecordError(f"{path}:{number}: is of version {answer.v}, and this fastroute reads {FORMAT}")
         found[answer.key] = answer
+    if torn[: len(_BEGIN)] != _BEGIN[: len(torn)]:
+        raise RecordError(f"{path}:{len(lines) + 1}: is no recorded answer, nor the beginning of one")
     return found

@@ -246,6 +246,29 @@ def test_the_picture_is_written(terminal: Any, upstream: Any) -> None:
     assert path.read_text().startswith("<svg")
 
 
+def test_a_server_is_asked_over_http_until_the_money_is_gone(terminal: Any, served: Any) -> None:
+    url = served.gateway.url
+    words = ["eval", "--prompts", prompts(terminal), "--url", url, "--policy", "cheap", "--baseline", "lab:other"]
+    told = terminal.run(*words, "--json", "-")
+    assert told.code == 0, told.err
+    assert told.err.startswith("what a server will cost is not known beforehand; asking ends at $1.00")
+    ours, theirs = told.json["total"]["policy"], told.json["total"]["baseline"]
+    assert (ours["answered"], ours["models"], ours["cost_unknown"]) == (4, {"cheap": 4}, 0)
+    # 11 tokens in and 15 out, at 0.15 and 0.60 dollars a million, four times; nobody knows the other's price.
+    assert ours["picodollars"] == 4 * (11 * 150_000 + 15 * 600_000)
+    assert (theirs["answered"], theirs["cost_unknown"], told.json["savings"]) == (4, 4, None)
+    poor = terminal.run(*words, "--json", "-", "--max-cost-usd", "0.00001", "--concurrency", "1")
+    assert "questions were not asked: the limit of the cost was reached" in poor.json["warnings"][0]
+    assert poor.json["total"]["policy"]["missing"] == 3
+    unknown = terminal.run(*words[:-3], "nobody-has-this", "--baseline", "cheap")
+    assert unknown.code == 69
+    assert "nobody-has-this answered nothing; 4 requests failed: " in unknown.err
+    served.run("keys", "create", "--name", "closing")
+    closed = terminal.run(*words)
+    assert closed.code == 69
+    assert closed.err.endswith(f"{url} refuses the key (401); give one with --key\n")
+
+
 # --- simulate -------------------------------------------------------------------------------------------------------
 
 

@@ -48,7 +48,7 @@ def plan(gateway: Gateway) -> Plan:
         loop.close()
         gateway.read(call, b'{"model": "%b", "messages": [{"role": "user", "content": "hi"}]}' % name.encode())
         if models:
-            call.account = SimpleNamespace(models=frozenset(models))  # type: ignore[assignment]  # a plan asks no more
+            call.account = SimpleNamespace(models=frozenset(models), prefer=None)  # type: ignore[assignment]  # a plan asks no more
         gateway.plan(call)
         return tuple(entry.id for entry in call.entries)
 

@@ -77,7 +77,7 @@ class _Asker:
     def _told(self, content: bytes) -> Any:
         """An error's body without any key in it: ours, or one that looks like one."""
         # Only who is refused pays for what this draws in.
-        from fastroute.receipts.redaction import scrub_text
+        from fastroute.redaction import scrub_text
 
         text = scrub_text(self._without_key(content.decode(errors="replace")))
         try:

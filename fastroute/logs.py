@@ -29,6 +29,7 @@ import orjson
 
 from fastroute.clock import Clock, SystemClock
 from fastroute.errors import FastrouteError
+from fastroute.redaction import SIGNS, scrub_text
 
 QUEUE_MAX = 10_000
 KEEP_DAYS = 14
@@ -58,50 +59,19 @@ class LogError(FastrouteError):
     """The log cannot be written where the configuration says."""
 
 
-def _key(prefix: str, body: str) -> tuple[str, re.Pattern[str], str]:
-    # Not inside a word ("task-oriented"), but right behind an escape such as \n, \x0a or %3D, which only looks like one.
-    escapes = (r"\\[abfnrtv]", r"\\x[0-9A-Fa-f]{2}", r"\\u[0-9A-Fa-f]{4}", r"%[0-9A-Fa-f]{2}")
-    allowed = "|".join([f"(?<![A-Za-z0-9]{prefix})", *(f"(?<={escape}{prefix})" for escape in escapes)])
-    # The prefix stands first so that the search for it is a plain search for text.
-    return prefix, re.compile(f"{prefix}(?:{allowed}){body}"), f"{prefix}***"
-
-
-_SHAPES = (
-    _key("sk-", r"[A-Za-z0-9_-]{4,}"),
-    _key("vk-", r"[A-Za-z0-9_-]{4,}"),
-    _key("fr_", r"[A-Za-z0-9_-]{8,}"),
-    _key("ic_", r"[A-Za-z0-9_-]{8,}"),
-    _key("gsk_", r"[A-Za-z0-9_-]{4,}"),
-    _key("AIza", r"[A-Za-z0-9_-]{8,}"),
-    _key("eyJ", r"[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?"),  # a JSON Web Token
-    # Whatever follows the word is a credential unless it is plainly part of a sentence.
-    (
-        "earer",
-        re.compile(
-            r"([Bb]earer(?:\s|%20|\\t)+)(?!(?:tokens?|auth(?:entication|orization)?|scheme|keys?|headers?|credentials?|is|was|or"
-            r"|and|in|of)\b(?![-._~+/=]))[A-Za-z0-9._~+/=-]+"
-        ),
-        r"\1***",
-    ),
-)
-
-
 class Redactor:
     """Masks whatever looks like a key, and the given secrets whatever they look like."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         # Longest first, so that a secret that begins with another is masked whole.
         self._secrets = sorted({secret for secret in secrets if len(secret) >= _SECRET_MIN}, key=len, reverse=True)
-        self._signs = [sign.encode() for sign, _, _ in _SHAPES]
+        self._signs = [sign.encode() for sign in SIGNS]
         self._signs += [orjson.dumps(secret)[1:-1] for secret in self._secrets]
 
     def text(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        for sign, shape, mask in _SHAPES:
-            if sign in text:
-                text = shape.sub(mask, text)
-        return text
+        return scrub_text(text)
 
     def lines(self, block: bytes | bytearray) -> bytes | bytearray:
         """JSON lines with every string of them masked; nearly all are clean, which a few searches tell of all at once."""

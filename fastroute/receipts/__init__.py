@@ -7,7 +7,6 @@ from fastroute.receipts.chain import ChainFault, ChainReport, verify_chain
 from fastroute.receipts.describe import describe
 from fastroute.receipts.keys import Keyring, add_key, load_keys, open_keys
 from fastroute.receipts.mirror import Mirror, is_receipt_id
-from fastroute.receipts.redaction import clip, scrub, scrub_text
 from fastroute.receipts.seal import GENESIS, AttemptLine, Charge, Particulars, Sealed, Sealer, receipt_id
 from fastroute.receipts.verify import Proof, verify
 
@@ -26,15 +25,12 @@ __all__ = [
     "Sealer",
     "add_key",
     "canonical",
-    "clip",
     "describe",
     "is_receipt_id",
     "load_keys",
     "open_keys",
     "parse",
     "receipt_id",
-    "scrub",
-    "scrub_text",
     "verify",
     "verify_chain",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from fastroute.receipts.canonical import ReceiptError, canonical, parse
-from fastroute.receipts.redaction import clip
+from fastroute.redaction import clip
 from fastroute.receipts.verify import Proof
 
 _WIDTH: Final = 10

@@ -17,7 +17,7 @@ from fastroute.domain import Rates, Usage
 from fastroute.receipts._paper import receipt_id as receipt_id
 from fastroute.receipts._paper import written
 from fastroute.receipts.canonical import ReceiptError, canonical
-from fastroute.receipts.redaction import clip, scrub, scrub_text
+from fastroute.redaction import clip, scrub, scrub_text
 
 FORMAT: Final = 1
 GENESIS: Final = bytes(32)  # what the first receipt of a chain names as `previous`

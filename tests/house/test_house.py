@@ -17,7 +17,7 @@ from fastroute import errors
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "fastroute"
 
-GROUND = {"_core", "_now", "_heads", "_scan", "_sweep", "domain", "errors", "clock", "money", "config"}
+GROUND = {"_core", "_now", "_heads", "_scan", "_sweep", "domain", "errors", "clock", "money", "config", "redaction"}
 ROOMS = {
     "beats",
     "routing",

@@ -139,6 +139,8 @@ cdef class Core:
             )
         if call.permit is not None:
             self.left(call)
+        if call.rules is not None:
+            self.ruled(call)
         if self.log is not None:
             # surface, status, model, backend, reason, attempts, stream: the same for thousands of requests.
             kind = (call.surface.name, call.status, model, lane, call.reason, len(call.attempts), bool(call.stream))

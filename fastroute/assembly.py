@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
+from fastroute.aside import Asides
 from fastroute.beats import Beats
 from fastroute.caching import caching
 from fastroute.clock import SystemClock
@@ -66,6 +67,8 @@ def assemble(
     gateway.pool, gateway.teller, gateway.limiter = pool, teller, limiter
     gateway.cache = caching(config, pool, SystemClock())
     gateway.fleet = fleet_of(config, directory, upstreams, Beats.open(beats_path(config)))
+    if teller is not None:
+        gateway.aside = Asides(teller, config.state_dir, metrics)
     gateway.latency.keep(latency_window(directory))
     return gateway
 
@@ -85,6 +88,7 @@ def renewed(before: Gateway, config: Config, directory: Directory) -> Gateway:
     gateway.keepers = keepers
     gateway.pool, gateway.teller, gateway.limiter = pool, before.teller, before.limiter
     gateway.cache = caching(config, pool, SystemClock(), before.cache)
+    gateway.aside = before.aside
     before.health.threshold, before.health.probe_after_ms = config.health.threshold, config.health.probe_after_ms
     gateway.health = gateway.relay.health = before.health
     gateway.latency = gateway.relay.latency = before.latency

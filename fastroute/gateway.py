@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 import msgspec
 from msgspec.structs import replace
@@ -64,6 +64,16 @@ LEARNED_MAX = 256
 CONTEXT_UNKNOWN = 1_000_000
 
 
+class Aside(Protocol):
+    """What goes on beside the requests of one worker: `aside.Asides`, which knows gateways, so that they need not know it."""
+
+    def take(self, gateway: Gateway, call: Call) -> None:
+        """Do for a finished call what its policy says; it never waits and never fails the call."""
+
+    async def close(self) -> None:
+        """End what is under way, and wait a moment for what has to be written."""
+
+
 class Gateway(Core):
     """One worker's conductor."""
 
@@ -71,6 +81,7 @@ class Gateway(Core):
     limiter: Limiter | None = None
     cache: Caching | None = None  # what tells answers again; None where none are kept
     fleet: Fleet | None = None  # the agents of its directory; None where nobody hears of them
+    aside: Aside | None = None  # what policies want done once an answer is over; None where nothing is
     pool: Pool | None = None  # what its upstreams connect through; a gateway after it takes it over
     keepers: Keepers | None = None  # the processes of weights that were started for it; those too
 
@@ -293,6 +304,11 @@ class Gateway(Core):
         if len(learned) < LEARNED_MAX:
             learned.add(model)
             self.metrics.know(models=(model,))
+
+    def ruled(self, call: Call) -> None:
+        """A request that a policy ruled is over, and its caller has been told everything."""
+        if self.aside is not None:
+            self.aside.take(self, call)
 
     def discarded(self, call: Call, final: Attempt) -> None:
         """What was billed for answers that nobody read is counted under the model that gave them."""

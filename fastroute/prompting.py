@@ -21,6 +21,7 @@ import orjson
 from msgspec import Struct
 
 from fastroute import _scan
+from fastroute.aside import Asides
 from fastroute.assembly import Upstreams, agents_of, beats_path, directory_for, fleet_of, with_demo
 from fastroute.beats import Beats
 from fastroute.call import Call, CallerGone, Failed
@@ -115,9 +116,11 @@ async def ask(config: Config, prompt: Prompt, write: Write, clock: Clock | None 
     gateway = Gateway(config, directory, upstream_of, Metrics.in_memory(), None, clock)
     gateway.fleet = fleet_of(config, directory, upstreams, Beats.open(beats_path(config)))
     async with visit(config, clock) as teller:
+        gateway.aside = Asides(teller, config.state_dir, gateway.metrics)
         try:
             return await _asked(gateway, teller, prompt, policy, write)
         finally:
+            await gateway.aside.close()
             await pool.aclose()
 
 

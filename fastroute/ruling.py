@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import zlib
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, Final
@@ -15,15 +16,16 @@ from typing import Any, Final
 import orjson
 from msgspec.structs import replace
 
-from fastroute import _core, settle
+from fastroute import _core, capture, settle
 from fastroute.bodies import decoded
 from fastroute.call import Call, Failed, Poor
 from fastroute.domain import Entry, LatencyFact
-from fastroute.errors import CatalogError, UnknownModel
+from fastroute.errors import CatalogError, ConfigError, Problem, UnknownModel
 from fastroute.gateway import SCANNER
+from fastroute.hearing import Heard, Tap
 from fastroute.lanes import Latency
 from fastroute.money import usd_from_microdollars
-from fastroute.policies import Policies, Policy, digest
+from fastroute.policies import STRUCTURE, Policies, Policy, digest
 from fastroute.routing.directory import Directory
 from fastroute.routing.rankers import Ordered, Pinned, Preferring, Ranker
 from fastroute.upstreams.pool import Deadlines
@@ -65,6 +67,7 @@ def add_policies(directory: Directory, policies: Policies) -> None:
             orders[model] = tuple(_entries(directory, model, policy, policies.sources[policy.name]))
             for entry_id in orders[model]:
                 named.setdefault(entry_id, model)
+        _check_asides(directory, policy, policies.sources[policy.name])
         rules = Rules(policy, named)
         ids = tuple(named)
         directory.add_route(policy.name, _ranker(policy, ids), ids, rules=rules)
@@ -94,6 +97,20 @@ def _entries(directory: Directory, model: str, policy: Policy, source: str) -> I
     raise CatalogError(f"policy {policy.name!r} ({source}): {model!r} chooses for itself; name models or aliases")
 
 
+def _check_asides(directory: Directory, policy: Policy, source: str) -> None:
+    """What a policy does beside answering must be possible here."""
+    if policy.capture.prompts and not capture.installed():
+        message = (
+            f"policy {policy.name!r}: capture.prompts keeps them encrypted, with a package that is not installed; "
+            "run `pip install 'fastroute[capture]'`, or leave it out"
+        )
+        raise ConfigError([Problem(source, message)])
+    if policy.shadow is not None:
+        _entries(directory, policy.shadow.model, policy, source)
+    if policy.judge not in (None, STRUCTURE):
+        _entries(directory, policy.judge, policy, source)
+
+
 def _ranker(policy: Policy, ids: tuple[str, ...]) -> Ranker:
     prefer = policy.objectives.prefer
     if prefer is None or prefer == "order":
@@ -111,6 +128,13 @@ class Rules:
         # An upper bound: a caller that brings a system text of its own is not sent ours.
         text = policy.system
         self.system_bound = 0 if text is None else _core.token_bound(len(text.encode()), 1, 0, 0, _core.UNKNOWN)
+
+    def shadow_of(self, request: str) -> str | None:
+        """The model that is asked again what this request asks; None for those that the policy's share leaves out."""
+        shadow = self.policy.shadow
+        if shadow is None or zlib.crc32(request.encode()) % 1000 >= shadow.share_thousandths:
+            return None
+        return shadow.model
 
     def latencies(self, latency: Latency) -> Callable[[], dict[str, LatencyFact]]:
         """What is known of the models' latencies, over the policy's own window."""
@@ -158,7 +182,19 @@ class Rules:
 class Ruling:
     """A policy over one call: it belongs to the call, and keeps what the caller sent."""
 
-    __slots__ = ("_body", "_call", "_cap", "_scan", "max_attempts", "policy", "rules")
+    __slots__ = (
+        "_body",
+        "_call",
+        "_cap",
+        "_scan",
+        "_tap",
+        "_tapped",
+        "listens",
+        "max_attempts",
+        "policy",
+        "rules",
+        "shadow",
+    )
 
     def __init__(self, rules: Rules, call: Call, cap: int | None) -> None:
         self.rules = rules
@@ -168,6 +204,20 @@ class Ruling:
         self._cap = cap  # what the caller's own caps are lowered to; None when they are low enough
         self._body = call.body
         self._scan = call.scan
+        self._tap: Tap | None = None
+        self._tapped = ""
+        self.shadow = rules.shadow_of(call.id)
+        self.listens = self.shadow is not None or rules.policy.capture.answers
+
+    @property
+    def asked(self) -> bytes:
+        """The body as the caller sent it."""
+        return self._body
+
+    def heard(self) -> Heard | None:
+        """What was answered, when that was listened to; it takes a moment for each kilobyte."""
+        entry = self._call.entry
+        return self._tap.heard() if self._tap is not None and entry is not None and entry.id == self._tapped else None
 
     def falls_over(self, poor: Poor) -> bool:
         """Whether the attempt that just ended may be followed by another."""
@@ -201,14 +251,22 @@ class Ruling:
         """
         call, strategy = self._call, self.policy.strategy
         if not call.stream:
-            return upstream.begin(operation, entry.ref.model, call.stream, call.passed, body, deadlines)
+            whole = upstream.begin(operation, entry.ref.model, call.stream, call.passed, body, deadlines)
+            return self._overheard(whole, upstream, operation, entry)
         wait_ms = strategy.fallback_on_latency_ms
         connect_ms = wait_ms if deadlines.connect_ms is None else min(wait_ms, deadlines.connect_ms)
         deadlines = replace(deadlines, first_chunk_ms=wait_ms, connect_ms=connect_ms)
         exchange = upstream.begin(operation, entry.ref.model, call.stream, call.passed, body, deadlines)
+        exchange = self._overheard(exchange, upstream, operation, entry)
         # What is held back must leave time to be looked at before the deadline for it.
         gate_ms = min(strategy.first_chunk_gate_ms, wait_ms // 2)
         return Gate(exchange, call.loop, call.loop.time() + gate_ms / 1000) if gate_ms else exchange
+
+    def _overheard(self, exchange: Exchange, upstream: Upstream, operation: str, entry: Entry) -> Exchange:
+        if not self.listens:
+            return exchange
+        self._tap, self._tapped = Tap(exchange, upstream.dialect, operation, bool(self._call.stream)), entry.id
+        return self._tap
 
     def _change(self, surface: str, body: dict[str, Any], said: dict[str, Any], entry: Entry) -> bool:
         """Say in the body what the policy says and the caller did not; whether anything was."""

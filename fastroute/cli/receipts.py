@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
+from fastroute.capture import Content, Vault, decode
 from fastroute.cli import books, exits
+from fastroute.clock import iso
+from fastroute.config import Config
 from fastroute.keeping import receipt_keys
 from fastroute.reaching import Asking
 from fastroute.receipts import describe, verify, verify_chain
@@ -23,6 +27,7 @@ _PAGE = 1000
 @click.option(
     "--open", "opened", metavar="ID", help="Print one, by its id or its request's, and say whether it is true."
 )
+@click.option("--content", is_flag=True, help="With --open: what was asked and answered, where a policy has it kept.")
 @click.option("--limit", default=20, show_default=True, help="How many of the latest are listed.")
 @books.common
 @click.pass_context
@@ -32,23 +37,62 @@ def command(
     state_dir: str | None,
     as_json: bool,
     opened: str | None,
+    content: bool,
     limit: int,
 ) -> None:
     """The latest receipts, or one of them."""
     if context.invoked_subcommand is not None:
         return
+    if content and opened is None:
+        raise click.UsageError("--content shows that of one receipt; name it with --open")
     if opened is None:
         _list(config_path, state_dir, as_json, limit)
         return
     with books.desk(config_path, state_dir) as ask:
         body = ask("receipts.show", id=opened)
-        proof = verify(body, receipt_keys(books.settings(config_path, state_dir)))
-    if as_json:
+        settings = books.settings(config_path, state_dir)
+        proof = verify(body, receipt_keys(settings))
+        name = msgspec.json.decode(body)["id"] if proof.ok else opened
+        beside = ask("contents.show", receipt=name)
+        kept = _opened(settings, name, beside["content"]) if content else None
+    if as_json and not content:
         click.echo(body.decode())
+    elif as_json:
+        books.print_json({"receipt": msgspec.Raw(body), "content": kept})
     else:
         click.echo(describe(body, proof))
+        for line in _beside(beside):
+            click.echo(line)
+        if kept is not None:
+            click.echo(_worded(kept))
     if not proof.ok:
         sys.exit(exits.FAILED)
+
+
+def _opened(settings: Config, name: str, kept: bytes | None) -> Content | None:
+    if kept is None:
+        return None
+    return decode(Vault.open(settings.state_dir / "secrets").unclose(name, kept))
+
+
+def _beside(found: dict[str, Any]) -> Iterator[str]:
+    """What the books have beside the receipt."""
+    if found["content"] is None:
+        yield "content   none is kept"
+    else:
+        until = datetime.fromtimestamp(found["expires_ms"] / 1000, UTC)
+        yield f"content   kept, encrypted, until {iso(until)} (--content shows it)"
+
+
+def _worded(content: Content) -> str:
+    """Content as it was, but for what would move the cursor."""
+    asked = content.prompt + (" (cut)" if "prompt" in content.cut else "")
+    lines = ["", f"asked on {content.surface}:", asked]
+    if content.answer is not None:
+        how = f" ({content.finish})" if content.finish else ""
+        lines += [f"answered{how}:", content.answer + (" (cut)" if "answer" in content.cut else "")]
+    text = "\n".join(lines)
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 @command.command("list")

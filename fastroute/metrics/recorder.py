@@ -111,6 +111,9 @@ class Metrics(Groups):
         self.body_aborted = self._single("fastroute_body_aborted_total")
         self.desync_rejected = self._single("fastroute_desync_rejected_total")
 
+        self.captures = self._counters("fastroute_captures_total")
+        self.shadows = self._counters("fastroute_shadows_total")
+
         # Alerts want a series that stands at zero before anything has happened.
         self.fallback.of("small", "medium")
         excluded = tuple(self.verdict.of(word) for word in EXCLUSIONS)

@@ -108,6 +108,12 @@ METRICS: tuple[Metric, ...] = (
         _SECONDS,
         _US_PER_S,
     ),
+    Metric(
+        "fastroute_captures_total", "counter", "Prompts that a policy wants kept, by what became of them.", ("outcome",)
+    ),
+    Metric(
+        "fastroute_shadows_total", "counter", "Requests asked again of a shadow, by what became of it.", ("outcome",)
+    ),
     Metric("fastroute_series_overflow_total", "counter", "Updates counted as `other` for want of room."),
 )
 

@@ -16,7 +16,7 @@ from fastroute.ledger.agents import Agents
 from fastroute.ledger.book import Book, Refused
 from fastroute.ledger.library import Library
 from fastroute.ledger.store import RecordRow
-from fastroute.panel import agents, answers, grants, keys, leases, receipts, usage, users
+from fastroute.panel import agents, answers, contents, grants, keys, leases, receipts, usage, users
 from fastroute.panel.counter import Counter
 
 Operation = Callable[[Counter, Any], Any]
@@ -43,6 +43,10 @@ OPERATIONS: dict[str, tuple[type[msgspec.Struct], Operation]] = {
     "answers.look": (answers.Look, answers.look),
     "answers.keep": (answers.Keep, answers.keep),
     "answers.drop": (answers.Drop, answers.drop),
+    "contents.keep": (contents.Keep, contents.keep),
+    "contents.show": (contents.Show, contents.show),
+    "contents.kept": (contents.Kept, contents.kept),
+    "contents.compare": (contents.Compare, contents.compare),
     "receipts.show": (receipts.Show, receipts.show),
     "receipts.list": (receipts.List, receipts.list_),
     "receipts.chain": (receipts.Chain, receipts.chain),

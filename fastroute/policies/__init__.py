@@ -4,12 +4,24 @@
 """
 
 from fastroute.policies.loading import Policies, UnknownPolicy, load_policies
-from fastroute.policies.policy import RETRY_WORDS, Budgets, Capture, Objectives, Parameters, Policy, Routing, Strategy
+from fastroute.policies.policy import (
+    RETRY_WORDS,
+    STRUCTURE,
+    Budgets,
+    Capture,
+    Objectives,
+    Parameters,
+    Policy,
+    Routing,
+    Shadow,
+    Strategy,
+)
 from fastroute.policies.reading import PolicyError, read_policy
 from fastroute.policies.writing import digest, to_yaml
 
 __all__ = [
     "RETRY_WORDS",
+    "STRUCTURE",
     "Budgets",
     "Capture",
     "Objectives",
@@ -18,6 +30,7 @@ __all__ = [
     "Policy",
     "PolicyError",
     "Routing",
+    "Shadow",
     "Strategy",
     "UnknownPolicy",
     "digest",

@@ -24,6 +24,9 @@ assert set(RETRY_WORDS) - {"connect_timeout"} <= set(OUTCOMES)
 # What a gateway in front of the provider would have answered with 502 or 504: a route that leaves on 5xx leaves on these.
 _AS_5XX: Final = frozenset({"5xx", "connect", "cut", "protocol"})
 
+# The judge that is no model: it looks at an answer's form alone.
+STRUCTURE: Final = "structure"
+
 CALL_TOKENS_MAX: Final = 2048
 CALL_TOKENS: Final = 1024
 
@@ -82,10 +85,21 @@ class Budgets(Struct, frozen=True):
 
 
 class Capture(Struct, frozen=True):
-    """Whether prompts are kept so that they can be replayed, and for how long; nothing is kept unless asked for."""
+    """Whether prompts are kept so that they can be replayed, and answers beside them, and for how long.
+
+    Nothing is kept unless asked for.
+    """
 
     prompts: bool = False
     retention_days: int = 30
+    answers: bool = False
+
+
+class Shadow(Struct, frozen=True):
+    """Which model is asked again what users asked, in how many of a thousand cases; nobody reads its answer."""
+
+    model: str
+    share_thousandths: int = 1000
 
 
 class Policy(Struct, frozen=True):
@@ -98,9 +112,10 @@ class Policy(Struct, frozen=True):
     budgets: Budgets = Budgets()
     system: str | None = None
     gen: Parameters = Parameters()
-    judge: str | None = None
+    judge: str | None = None  # a model, or `STRUCTURE`; None is nobody
     pinned: Pinned = "stay"
     capture: Capture = Capture()
+    shadow: Shadow | None = None
     version: int | None = None
     notes: str | None = None
 

@@ -33,6 +33,7 @@ from fastroute.policies.policy import (
     Prefer,
     RetryWord,
     Routing,
+    Shadow,
     Strategy,
 )
 
@@ -55,7 +56,8 @@ _SECTIONS: Final[dict[str, tuple[str, ...]]] = {
     "tenancy": ("per_user_daily_tokens", "per_user_rpm", "timezone"),
     "gen": ("system", *_PARAMETERS),
     "quality": ("judge",),
-    "capture": ("prompts", "retention_days"),
+    "capture": ("prompts", "answers", "retention_days"),
+    "shadow": ("model", "share"),
 }
 _TOP: Final = ("policy", "policy_version", "notes", "pinned", *_SECTIONS)
 _ELSEWHERE: Final = {word: [f"{name}.{word}"] for name, words in _SECTIONS.items() for word in words}
@@ -133,6 +135,7 @@ def policy_at(path: Path, mistakes: Mistakes) -> Found | None:
         judge=walk.field(parts["quality"], "judge", "quality", values.text, None),
         pinned=cast("Pinned", _top(walk, document, "pinned", lambda g: values.choice(g, get_args(Pinned)), "stay")),
         capture=_capture(walk, parts["capture"]),
+        shadow=_shadow(walk, parts["shadow"], document),
         version=_top(walk, document, "policy_version", lambda g: values.whole(g, 1, _NUMBER_MAX), None),
         notes=_top(walk, document, "notes", _prose, None),
     )
@@ -347,15 +350,27 @@ def _zone(given: Given) -> str:
 def _capture(walk: Walk, section: Section) -> Capture:
     plain = Capture()
     prompts = walk.field(section, "prompts", "capture", values.truth, plain.prompts)
+    answers = walk.field(section, "answers", "capture", values.truth, plain.answers)
     days = walk.field(
         section, "retention_days", "capture", lambda g: values.whole(g, 1, _DAYS_MAX), plain.retention_days
     )
-    if "retention_days" in section.entries and "prompts" not in section.entries:
-        walk.report(
-            section.entries["retention_days"][0],
-            "capture.retention_days: nothing is kept without `prompts: true`; say it, or leave this out",
-        )
-    return Capture(prompts, days)
+    for key in ("answers", "retention_days"):
+        if key in section.entries and ("prompts" not in section.entries or (key == "answers" and answers > prompts)):
+            walk.report(
+                section.entries[key][0],
+                f"capture.{key}: nothing is kept without `prompts: true`; say it, or leave this out",
+            )
+    return Capture(prompts, days, answers)
+
+
+def _shadow(walk: Walk, section: Section, document: Section) -> Shadow | None:
+    model = walk.field(section, "model", "shadow", lambda g: values.name(g, "the model that is asked again"), None)
+    share = walk.field(section, "share", "shadow", lambda g: values.thousandths(g, 0, 1000), 1000)
+    if model is None:
+        if section.entries and section.silent("model"):
+            walk.report(document.entries["shadow"][0], "shadow.model is missing; it is the model that is asked again")
+        return None
+    return Shadow(model, share)
 
 
 def _prose(given: Given) -> str:

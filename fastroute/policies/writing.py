@@ -69,7 +69,13 @@ def _lines(policy: Policy) -> Iterator[str]:
     yield f"  judge: {_value(policy.judge)}"
     yield "capture:"
     yield f"  prompts: {_value(policy.capture.prompts)}"
+    if policy.capture.answers:
+        yield "  answers: true"
     yield f"  retention_days: {policy.capture.retention_days}"
+    if policy.shadow is not None:
+        yield "shadow:"
+        yield f"  model: {_quoted(policy.shadow.model)}"
+        yield f"  share: {_thousandths(policy.shadow.share_thousandths)}"
 
 
 def _parameters(parameters: Parameters) -> Iterator[str]:

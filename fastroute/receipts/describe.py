@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from fastroute.receipts.canonical import ReceiptError, canonical, parse
-from fastroute.redaction import clip
 from fastroute.receipts.verify import Proof
+from fastroute.redaction import clip
 
 _WIDTH: Final = 10
 _VALUE_MAX: Final = 400

@@ -102,6 +102,8 @@ async def _serve(config: Config, number: int, lines: logs.Logs, load: Load | Non
     await serving
     if app.gateway.cache is not None:
         await app.gateway.cache.close()
+    if app.gateway.aside is not None:
+        await app.gateway.aside.close()
     await teller.close()
     limiter.close()
 

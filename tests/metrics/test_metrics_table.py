@@ -34,6 +34,8 @@ fastroute_bad_json_total counter why
 fastroute_body_aborted_total counter
 fastroute_desync_rejected_total counter
 fastroute_retry_budget_exhausted_total counter
+fastroute_captures_total counter outcome
+fastroute_shadows_total counter outcome
 fastroute_series_overflow_total counter
 """
 

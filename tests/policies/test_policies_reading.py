@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastroute.policies import Budgets, Capture, Objectives, Parameters, Policy, Routing, Strategy
+from fastroute.policies import Budgets, Capture, Objectives, Parameters, Policy, Routing, Shadow, Strategy
 
 LEAST = "policy: p\nrouting: {primary: [m]}\n"
 
@@ -53,7 +53,8 @@ strategy:
 tenancy: {per_user_daily_tokens: 40000, per_user_rpm: 60, timezone: America/New_York}
 gen: {system: "Dear ${NAME},", temperature: 0.25, top_p: 0.9, stop: [], json_mode: false}
 quality: {judge: openai/gpt-4o}
-capture: {prompts: true, retention_days: 7}
+capture: {prompts: true, answers: true, retention_days: 7}
+shadow: {model: n, share: 0.125}
 """
 
 
@@ -93,7 +94,8 @@ def test_every_field_that_is_said_is_taken(read):
         system="Dear ${NAME},",
         gen=Parameters(250, 900, (), False),
         judge="openai/gpt-4o",
-        capture=Capture(True, 7),
+        capture=Capture(True, 7, True),
+        shadow=Shadow("n", 125),
     )
 
 
@@ -230,6 +232,11 @@ BAD = [
         "capture: {retention_days: 7}\n",
         "capture.retention_days: nothing is kept without `prompts: true`; say it, or leave this out",
     ),
+    ("capture: {answers: true}\n", "capture.answers: nothing is kept without `prompts: true`"),
+    ("capture: {prompts: false, answers: true}\n", "capture.answers: nothing is kept without `prompts: true`"),
+    ("shadow: {share: 0.5}\n", "shadow.model is missing; it is the model that is asked again"),
+    ("shadow: {model: n, share: 1.5}\n", "shadow.share: found the decimal number 1.5, wanted a decimal number from 0"),
+    ("shadow: {model: 7}\n", "shadow.model: found the whole number 7, wanted"),
 ]
 
 

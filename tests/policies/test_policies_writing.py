@@ -20,6 +20,7 @@ from fastroute.policies import (
     Parameters,
     Policy,
     Routing,
+    Shadow,
     Strategy,
     digest,
     load_policies,
@@ -97,7 +98,11 @@ def policies(draw):
         gen=draw(parameters),
         judge=draw(options(names)),
         pinned=draw(st.sampled_from(["stay", "failover"])),
-        capture=draw(st.builds(Capture, st.booleans(), st.integers(1, 3650))),
+        capture=draw(
+            st.builds(Capture, st.booleans(), st.integers(1, 3650))
+            | st.builds(Capture, st.just(True), st.integers(1, 3650), st.booleans())
+        ),
+        shadow=draw(options(st.builds(Shadow, names, st.integers(0, 1000)))),
         version=draw(options(st.integers(1, 1_000_000_000))),
         notes=draw(options(prose)),
     )

@@ -1,0 +1,193 @@
+"""Listening in on an attempt: its bytes are copied as they pass, and what they say is made out once the answer is over.
+
+Only requests whose policy keeps answers, or compares them, are listened to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any, Final
+
+import orjson
+from msgspec import Struct
+
+from fastroute import _scan
+from fastroute.upstreams.dialect import Dialect, DialectError, parse
+from fastroute.upstreams.upstream import Exchange
+
+# What is copied of one answer: the text that is kept of it is far shorter.
+COPY_MAX: Final = 1 << 20
+
+
+class Heard(Struct, frozen=True):
+    """What an answer said: its text, why it ended in the provider's or OpenAI's word, and how many tools it called."""
+
+    text: str
+    finish: str | None = None
+    calls: int = 0
+    cut: bool = False  # longer than what was copied
+
+    @property
+    def said_something(self) -> bool:
+        return bool(self.text.strip()) or self.calls > 0
+
+
+class Tap:
+    """An exchange whose answer is copied on its way to whoever reads it."""
+
+    def __init__(self, exchange: Exchange, dialect: Dialect, operation: str, stream: bool) -> None:
+        self._exchange = exchange
+        self._dialect = dialect
+        self._operation = operation
+        self._stream = stream
+        self._parts: list[bytes] = []
+        self._room = COPY_MAX
+        self._cut = False
+
+    @property
+    def status(self) -> int:
+        return self._exchange.status
+
+    @property
+    def sent(self) -> bool:
+        return self._exchange.sent
+
+    @property
+    def complete(self) -> bool:
+        return self._exchange.complete
+
+    def header(self, name: bytes) -> bytes | None:
+        return self._exchange.header(name)
+
+    def answer(self) -> bool:
+        return self._exchange.answer()
+
+    def coming(self) -> Awaitable[None]:
+        return self._exchange.coming()
+
+    async def read(self, limit: int = 1 << 20) -> bytes:
+        return self._copied(await self._exchange.read(limit))
+
+    async def chunk(self) -> bytes:
+        return self._copied(await self._exchange.chunk())
+
+    def committed(self) -> None:
+        self._exchange.committed()
+
+    def stop(self) -> None:
+        self._exchange.stop()
+
+    def _copied(self, data: bytes) -> bytes:
+        if data and self._room > 0:
+            self._parts.append(data[: self._room])
+        self._room -= len(data)
+        self._cut = self._room < 0
+        return data
+
+    def heard(self) -> Heard:
+        """What was said; an answer that cannot be made out said nothing."""
+        data = b"".join(self._parts)
+        listener = _Listener()
+        try:
+            if self._stream:
+                self._follow(data, listener)
+            else:
+                body = parse(data)
+                chat = self._operation in ("completions", "responses")
+                listener.take(body if chat else self._dialect.answer(body, model="", created=0, id=""))
+        except (DialectError, _scan.ScanError):
+            pass  # the relay has told whoever asked what it made of it; of a copy that was cut the rest is missing
+        return Heard("".join(listener.texts), listener.finish, listener.calls, self._cut)
+
+    def _follow(self, data: bytes, listener: _Listener) -> None:
+        splitter, chunks = _scan.EventSplitter(), _scan.EventSplitter()
+        native = self._operation in ("completions", "responses")
+        translator = self._dialect.stream(model="", created=0, id="", include_usage=False)
+        for event, payload in splitter.feed(data):
+            if payload == b"[DONE]":
+                return
+            if native:
+                listener.take(parse(payload))
+                continue
+            for chunk in translator.feed(event, payload):
+                for _, said in chunks.feed(chunk):
+                    listener.take(parse(said))
+
+
+class _Listener:
+    """The first choice of an answer, out of chat, completions and responses, whole or in events."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.finish: str | None = None
+        self.calls = 0
+
+    def take(self, said: Any) -> None:
+        if not isinstance(said, dict):
+            return
+        for choice in said.get("choices") or ():
+            if isinstance(choice, dict) and not choice.get("index"):
+                self._choice(choice)
+        kind = said.get("type")
+        if kind == "response.output_text.delta":
+            self._say(said.get("delta"))
+        elif kind in ("response.completed", "response.incomplete"):
+            told = said.get("response")
+            self._close(told if isinstance(told, dict) else {})
+        elif said.get("object") == "response":
+            self._close(said)
+            for item in said.get("output") or ():
+                for part in (item.get("content") or ()) if isinstance(item, dict) else ():
+                    self._say(part.get("text") if isinstance(part, dict) else None)
+
+    def _close(self, response: dict[str, Any]) -> None:
+        status = response.get("status")
+        self.finish = status if isinstance(status, str) else None
+        items = response.get("output")
+        self.calls = sum(isinstance(i, dict) and i.get("type") == "function_call" for i in items or ())
+
+    def _choice(self, choice: dict[str, Any]) -> None:
+        message = choice.get("delta") or choice.get("message")
+        if isinstance(message, dict):
+            self._say(message.get("content"))
+            tools = message.get("tool_calls")
+            # In a stream only what opens a call has its name.
+            self.calls += sum(map(_is_opened, tools if isinstance(tools, list) else ()))
+        self._say(choice.get("text"))
+        finish = choice.get("finish_reason")
+        if isinstance(finish, str):
+            self.finish = finish
+
+    def _say(self, text: Any) -> None:
+        if isinstance(text, str):
+            self.texts.append(text)
+
+
+def _is_opened(call: Any) -> bool:
+    function = call.get("function") if isinstance(call, dict) else None
+    return isinstance(function, dict) and bool(function.get("name"))
+
+
+def prompt_text(body: bytes) -> str:
+    """A request as its last words, for who judges an answer to them."""
+    try:
+        asked = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return ""
+    for name in ("messages", "input", "contents", "prompt"):
+        found = asked.get(name) if isinstance(asked, dict) else None
+        if isinstance(found, str):
+            return found
+        if isinstance(found, list) and found:
+            return "".join(_words(found[-1]))
+    return ""
+
+
+def _words(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [word for key in ("content", "parts", "text") for word in _words(value.get(key))]
+    if isinstance(value, list):
+        return [word for part in value for word in _words(part)]
+    return []

@@ -13,6 +13,7 @@ from fastroute.capturing import Captures
 from fastroute.gateway import Gateway
 from fastroute.ledger.teller import Teller
 from fastroute.metrics import Metrics
+from fastroute.shadowing import Shadows
 
 PATIENCE_S: Final = 2.0
 
@@ -22,6 +23,7 @@ class Asides:
 
     def __init__(self, teller: Teller, state_dir: Path, metrics: Metrics) -> None:
         self.captures = Captures(teller, state_dir, metrics)
+        self.shadows = Shadows(teller)
 
     def take(self, gateway: Gateway, call: Call) -> None:
         """Do for a finished call what its policy says; it never waits and never fails the call."""
@@ -30,7 +32,15 @@ class Asides:
             return
         if ruling.policy.capture.prompts:
             self.captures.take(call, ruling)
+        if ruling.shadow is not None:
+            self.shadows.take(gateway, call, ruling)
+
+    def leave(self) -> None:
+        """End the shadows: this process is about to stop."""
+        self.shadows.leave()
 
     async def close(self) -> None:
-        """Wait a moment for what is on its way to the books."""
+        """End the shadows, and wait a moment for what is on its way to the books."""
+        self.leave()
+        await self.shadows.settle(PATIENCE_S)
         await self.captures.settle(PATIENCE_S)

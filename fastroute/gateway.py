@@ -70,6 +70,9 @@ class Aside(Protocol):
     def take(self, gateway: Gateway, call: Call) -> None:
         """Do for a finished call what its policy says; it never waits and never fails the call."""
 
+    def leave(self) -> None:
+        """Begin to end: nothing that nobody waits for is begun any more."""
+
     async def close(self) -> None:
         """End what is under way, and wait a moment for what has to be written."""
 

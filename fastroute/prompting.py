@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 import orjson
 from msgspec import Struct
+from msgspec.structs import replace
 
 from fastroute import _scan
 from fastroute.aside import Asides
@@ -28,6 +29,7 @@ from fastroute.call import Call, CallerGone, Failed
 from fastroute.clock import Clock, SystemClock
 from fastroute.config import Config
 from fastroute.domain import Entry
+from fastroute.errand import ASIDE, entry_of
 from fastroute.errors import FastrouteError
 from fastroute.gateway import SURFACES, Gateway
 from fastroute.ledger.accounts import Account
@@ -37,6 +39,7 @@ from fastroute.metrics import Metrics
 from fastroute.policies import Policy, load_policies
 from fastroute.receipts.seal import receipt_id
 from fastroute.ruling import latency_window
+from fastroute.shadowing import Comparison
 from fastroute.upstreams.faults import UpstreamFault
 from fastroute.upstreams.inprocess import EVENT_STREAM, Script, ScriptedExchange
 from fastroute.upstreams.pool import Deadlines, Pool
@@ -59,6 +62,7 @@ class Prompt(Struct, frozen=True):
     text: str
     model: str | None = None
     stream: bool | None = None
+    shadow: str | None = None  # a model that is asked the same afterwards, whatever the policy says
 
 
 class Told(Struct, frozen=True):
@@ -78,6 +82,7 @@ class Told(Struct, frozen=True):
     status: int
     text: str
     attempts: tuple[tuple[str, str, int | None, int], ...]
+    shadow: Comparison | None = None
 
 
 class Refused(FastrouteError):
@@ -102,8 +107,17 @@ class Interrupted(FastrouteError):
         super().__init__("interrupted")
 
 
-async def ask(config: Config, prompt: Prompt, write: Write, clock: Clock | None = None) -> Told:
-    """Ask, and `write` the answer's text as it comes. `Refused`, `Interrupted`, `UnknownPolicy`, and the books' faults."""
+async def ask(
+    config: Config,
+    prompt: Prompt,
+    write: Write,
+    clock: Clock | None = None,
+    ended: Callable[[Told], object] = lambda told: None,
+) -> Told:
+    """Ask, and `write` the answer's text as it comes. `Refused`, `Interrupted`, `UnknownPolicy`, and the books' faults.
+
+    `ended` is told what came of it before a shadow, if there is one, is waited for.
+    """
     clock = clock or SystemClock()
     policy = load_policies(config.policies_dir).find(prompt.policy)
     config = with_demo(config)
@@ -116,16 +130,20 @@ async def ask(config: Config, prompt: Prompt, write: Write, clock: Clock | None 
     gateway = Gateway(config, directory, upstream_of, Metrics.in_memory(), None, clock)
     gateway.fleet = fleet_of(config, directory, upstreams, Beats.open(beats_path(config)))
     async with visit(config, clock) as teller:
-        gateway.aside = Asides(teller, config.state_dir, gateway.metrics)
+        gateway.aside = asides = Asides(teller, config.state_dir, gateway.metrics)
         try:
-            return await _asked(gateway, teller, prompt, policy, write)
+            told = await _asked(gateway, teller, prompt, policy, write)
+            ended(told)
+            return await _with_shadow(told, asides)
         finally:
-            await gateway.aside.close()
+            await asides.close()
             await pool.aclose()
 
 
 async def _asked(gateway: Gateway, teller: Teller, prompt: Prompt, policy: Policy, write: Write) -> Told:
     config = gateway.config
+    if prompt.shadow is not None:
+        entry_of(gateway, prompt.shadow)  # said before anything is asked, if nobody has that name
     account = await _account(teller, prompt.user, policy)
     await _remember(gateway, teller)
     limiter = Limiter.open(config.state_dir / "run" / "limits", PLACE, window_s=config.limits.window_s)
@@ -140,8 +158,11 @@ async def _asked(gateway: Gateway, teller: Teller, prompt: Prompt, policy: Polic
     try:
         gateway.read(call, orjson.dumps(body))
         _admit(call, account, limiter, prompt.user)
-        with _interrupts(call):
+        with interrupts(call.leave):
             gateway.plan(call)
+            if prompt.shadow is not None:
+                assert call.rules is not None
+                call.rules.shadow, call.rules.listens = prompt.shadow, True
             if stream:
                 await gateway.relay.stream(call, writer)
             else:
@@ -161,6 +182,15 @@ async def _asked(gateway: Gateway, teller: Teller, prompt: Prompt, policy: Polic
     if writer.broken is not None:
         raise Refused("upstream", f"the answer broke off: {writer.broken}", None, told)
     return told
+
+
+async def _with_shadow(told: Told, asides: Asides) -> Told:
+    """Wait for the shadow, which has its own end in time; Ctrl-C ends it at once, and costs the answer nothing."""
+    shadow = asides.shadows.last
+    if shadow is None:
+        return told
+    with interrupts(asides.leave):
+        return replace(told, shadow=await shadow)
 
 
 # --- who asks -------------------------------------------------------------------------------------------------------
@@ -197,7 +227,8 @@ async def _remember(gateway: Gateway, teller: Teller) -> None:
     bodies = [msgspec.json.decode(row["body"]) for row in rows]
     gateway.latency.keep(latency_window(gateway.directory))
     for body in reversed(bodies):
-        if datetime.fromisoformat(body["ts"]) >= since:
+        # What ran aside is no measure of what users wait for.
+        if datetime.fromisoformat(body["ts"]) >= since and body["reason"] not in ASIDE:
             for line in body["attempts"]:
                 if line["outcome"] != "gone" and (line["status"] is not None or line["outcome"] != "http_4xx"):
                     gateway.latency.note(line["entry"], line["ms"])
@@ -263,13 +294,13 @@ class _Writer:
 
 
 @contextmanager
-def _interrupts(call: Call) -> Iterator[None]:
+def interrupts(leave: Callable[[], object]) -> Iterator[None]:
     """Ctrl-C is the caller's leaving: what was begun is settled before the command ends."""
     loop = asyncio.get_running_loop()
     stops = (signal.SIGINT, signal.SIGTERM)
     try:
         for number in stops:
-            loop.add_signal_handler(number, call.leave)
+            loop.add_signal_handler(number, leave)
     except (ValueError, RuntimeError):  # not in the main thread, where signals do not arrive
         yield
         return

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+import msgspec
 
 from fastroute.cli import books, exits
 from fastroute.cli.exits import fail
@@ -33,6 +34,9 @@ _CODES = {"quota": exits.QUOTA, "policy": exits.DATA, "config": exits.CONFIG, "u
 @click.option("--model", default=None, help="One of the policy's models, and no other unless it says pinned: failover.")
 @click.option("--stream/--no-stream", default=None, help="As it comes, or whole; default: as the policy says.")
 @click.option(
+    "--shadow", default=None, metavar="MODEL", help="Ask this model the same once the answer is out, and compare."
+)
+@click.option(
     "--url", envvar="FASTROUTE_URL", default=None, help="Ask this server, with --key, instead of the providers."
 )
 @click.option("--key", envvar="FASTROUTE_API_KEY", default=None, help="The key for --url.")
@@ -47,6 +51,7 @@ def command(
     path: Path | None,
     model: str | None,
     stream: bool | None,
+    shadow: str | None,
     url: str | None,
     key: str | None,
 ) -> None:
@@ -57,15 +62,18 @@ def command(
     """
     from fastroute.prompting import Interrupted, Prompt, Refused, ask
 
-    prompt = Prompt(policy, user, _text(text, path), model, stream)
+    if shadow is not None and url is not None:
+        raise click.UsageError("--shadow asks from here and not through --url, whose own policies say what is shadowed")
+    prompt = Prompt(policy, user, _text(text, path), model, stream, shadow)
     ends = _Printer(as_json)
     try:
         if url is not None:
             from fastroute.cli.remote import ask_server
 
             told = ask_server(url, key, prompt, ends.write)
+            ends.account(told)
         else:
-            told = asyncio.run(ask(books.settings(config_path, state_dir), prompt, ends.write))
+            told = asyncio.run(ask(books.settings(config_path, state_dir), prompt, ends.write, ended=ends.account))
     except Refused as refused:
         ends.refused(refused.message, refused.code, refused.told)
         sys.exit(_CODES[refused.kind])
@@ -112,21 +120,8 @@ class _Printer:
             sys.stdout.flush()
             self._last = text
 
-    def done(self, told: Any) -> None:
-        if self._as_json:
-            books.print_json(_fields(told))
-        self._close(told)
-
-    def refused(self, message: str, code: str | None, told: Any) -> None:
-        if self._as_json:
-            error = {"error": {"message": message, "code": code}}
-            books.print_json(error if told is None or not told.attempts else {**_fields(told), **error})
-        self._end_line()
-        click.echo(message, err=True)
-        if told is not None and told.attempts:
-            self._close(told)
-
-    def _close(self, told: Any) -> None:
+    def account(self, told: Any) -> None:
+        """The line of account, at once: what is still waited for is no part of the answer."""
         self._end_line()
         cost = "unknown" if told.cost_picodollars is None else dollars(usd_from_picodollars(told.cost_picodollars))
         click.echo(
@@ -135,10 +130,41 @@ class _Printer:
             err=True,
         )
 
+    def done(self, told: Any) -> None:
+        if self._as_json:
+            books.print_json(_fields(told))
+        if told.shadow is not None:
+            click.echo(_compared(told.shadow), err=True)
+
+    def refused(self, message: str, code: str | None, told: Any) -> None:
+        if self._as_json:
+            error = {"error": {"message": message, "code": code}}
+            books.print_json(error if told is None or not told.attempts else {**_fields(told), **error})
+        self._end_line()
+        click.echo(message, err=True)
+        if told is not None and told.attempts:
+            self.account(told)
+
     def _end_line(self) -> None:
         if self._last and not self._last.endswith("\n"):
             click.echo()
         self._last = ""
+
+
+def _compared(told: Any) -> str:
+    """The shadow in one line, beside the answer."""
+    user, shadow = told.user, told.shadow
+    if shadow.outcome != "ok":
+        return f"[shadow {shadow.receipt}] model={shadow.entry} {shadow.outcome}: {told.why}"
+    cost = "unknown"
+    if shadow.cost_picodollars is not None:
+        cost = dollars(usd_from_picodollars(shadow.cost_picodollars))
+    scores = "" if shadow.score is None else f" score={shadow.score} (answer {user.score})"
+    return (
+        f"[shadow {shadow.receipt}] model={shadow.entry} latency={shadow.latency_ms}ms "
+        f"({shadow.latency_ms - user.latency_ms:+d}ms) cost={cost} tokens={shadow.tokens_in}+{shadow.tokens_out} "
+        f"length={shadow.length} (answer {user.length}){scores}"
+    )
 
 
 def _fields(told: Any) -> dict[str, Any]:
@@ -158,4 +184,5 @@ def _fields(told: Any) -> dict[str, Any]:
         "usage": told.usage,
         "status": told.status,
         "text": told.text,
+        **({} if told.shadow is None else {"shadow": msgspec.to_builtins(told.shadow)}),
     }

@@ -82,6 +82,13 @@ def _beside(found: dict[str, Any]) -> Iterator[str]:
     else:
         until = datetime.fromtimestamp(found["expires_ms"] / 1000, UTC)
         yield f"content   kept, encrypted, until {iso(until)} (--content shows it)"
+    if found["shadow"] is not None:
+        shadow, user = found["shadow"]["shadow"], found["shadow"]["user"]
+        scores = "" if shadow["score"] is None else f", score {shadow['score']} beside {user['score']}"
+        yield (
+            f"shadow    {shadow['entry']}: {shadow['outcome']}, {shadow['latency_ms']} ms beside {user['latency_ms']} ms"
+            f"{scores}; its receipt is {shadow['receipt']}"
+        )
 
 
 def _worded(content: Content) -> str:

@@ -90,6 +90,8 @@ async def _serve(config: Config, number: int, lines: logs.Logs, load: Load | Non
     reloader.close()
     if stop.is_set() or teller.lost:
         app.ready = False
+        if app.gateway.aside is not None:
+            app.gateway.aside.leave()
         await asyncio.sleep(UNREADY_S if app.busy else 0)
         server.interrupt_signal = True
         server.main_loop_interrupt.set()

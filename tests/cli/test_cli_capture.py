@@ -27,7 +27,7 @@ KEY = "sk-canary-0123456789abcdef"
 
 
 def opting_in(terminal, capture="prompts: true, answers: true, retention_days: 7", name="desk"):
-    terminal.policy(name)
+    terminal.policy(name, limit_ms=20_000)
     path = terminal.place / "policies" / f"{name}.yaml"
     path.write_text(f"{path.read_text()}capture: {{{capture}}}\n")
 

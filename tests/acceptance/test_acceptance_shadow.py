@@ -1,0 +1,196 @@
+"""T-A14: a shadow is asked what users asked; they do not wait for it, hear of it, or find it on their own bill."""
+
+from __future__ import annotations
+
+import json
+import time
+from itertools import count
+from statistics import median
+from typing import Any
+
+import pytest
+from acceptance_kit import chat, silent, whole
+from click.testing import CliRunner
+from money_desk_kit import ADMIN, House, until
+
+from fastroute.cli import main
+
+# The user's model and its shadow's share a lane, which two failures would degrade.
+CONFIG = """
+server: {{drain_ms: 20000}}
+health: {{threshold: 2, probe_after_ms: 60000}}
+relay: {{whole_ms: {whole_ms}}}
+policies_dir: {place}/policies
+providers:
+  lab: {{dialect: openai, base_url: "{lab}"}}
+models:
+  - {{id: quick, model: "lab:quick", price: {{input: 1000000, output: 1000000}}, max_output: 4000}}
+  - {{id: twin, model: "lab:twin", price: {{input: 10000000, output: 10000000}}, max_output: 4000}}
+"""
+POLICIES = {
+    "shaded": "shadow: {model: twin}\n",
+    "plain": "",
+    "judged": "shadow: {model: twin}\nquality: {judge: structure}\ncapture: {prompts: true}\n",
+    "graded": "shadow: {model: twin}\nquality: {judge: quick}\n",
+    "never": "shadow: {model: twin, share: 0}\n",
+}
+UNDERWAY_MAX = 8
+QUESTION = "What is the capital of France?"
+USER, TWIN = 26, 260  # microdollars of the 11 + 15 tokens that the provider tells of
+_numbers = count(1)
+
+
+def opened(serve: Any, lab: Any, place: Any, whole_ms: int = 60_000) -> House:
+    (place / "policies").mkdir()
+    for name, more in POLICIES.items():
+        (place / "policies" / f"{name}.yaml").write_text(
+            f"policy: {name}\nobjectives: {{max_tokens: 100}}\nrouting: {{primary: [quick]}}\n{more}"
+        )
+    return House(
+        serve(CONFIG.format(lab=lab.url, place=place, whole_ms=whole_ms), {"FASTROUTE_ADMIN_KEY": ADMIN}, place)
+    )
+
+
+@pytest.fixture(scope="module")
+def shop(serve: Any, lab: Any, tmp_path_factory: pytest.TempPathFactory) -> House:
+    return opened(serve, lab, tmp_path_factory.mktemp("shadow"), 2000)
+
+
+@pytest.fixture(autouse=True)
+def _clean(lab: Any) -> None:
+    lab.forget()
+
+
+@pytest.fixture
+def key(shop: House) -> Any:
+    return shop.key(f"caller {next(_numbers)}")
+
+
+def receipts(house: House, key: Any, wanted: int) -> list[Any]:
+    """Those of an account, newest first, once there are so many."""
+
+    def found() -> list[Any]:
+        told = house.fetch("GET", "/v1/receipts", key.token).json()
+        return told if isinstance(told, list) else told["data"]
+
+    until(lambda: len(found()) >= wanted)
+    return found()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_t_a14_the_shadows_cost_is_booked_separately(shop: House, lab: Any, key: Any, stream: bool) -> None:
+    """Two receipts: the user's is as it was, the shadow's names the request it is of; the headers tell of one."""
+    told = shop.ask(key, "shaded", stream=stream)
+    assert told.status == 200
+    mine, its = sorted(receipts(shop, key, 2), key=lambda paper: paper["cost_microdollars"])
+    assert (mine["cost_microdollars"], its["cost_microdollars"]) == (USER, TWIN)
+    assert (mine["route_final"], its["route_final"]) == ("quick", "twin")
+    assert (its["reason"], its["details"]["shadow_of"]) == ("shadow", mine["request_id"])
+    assert "shadow_of" not in mine["details"]
+    if not stream:
+        assert told.headers["x-router-cost-usd"] == "0.0000260"
+    sent = [asked.json for asked in lab.asked()]
+    assert [body.pop("model") for body in sent] == ["quick", "twin"]
+    assert sent[0] == sent[1]
+
+
+def test_t_a14_a_users_latency_is_unchanged_within_noise(shop: House, lab: Any, key: Any) -> None:
+    """A shadow of a second beside answers that take none."""
+    lab.say("twin", whole(chat("late"), after_s=1.0))
+
+    def took(policy: str) -> float:
+        began = time.monotonic()
+        assert shop.ask(key, policy).status == 200
+        return time.monotonic() - began
+
+    took("plain")
+    with shop.gateway.counting("fastroute_shadows_total", outcome="answered") as answered:
+        alone, shaded = [took("plain") for _ in range(6)], [took("shaded") for _ in range(6)]
+        assert median(shaded) < median(alone) + 0.3
+        assert max(shaded) < 0.9
+        until(lambda: answered() == 6)
+
+
+def test_t_a14_a_shadows_failure_is_invisible(shop: House, lab: Any, key: Any) -> None:
+    """Whatever it meets, users are answered, their lane stays well, and no request is counted as failed."""
+    lab.say("twin", whole({"error": {"message": "no"}}, 500))
+    before = {name: value for name, value in shop.gateway.metrics().items() if name[0] == "router_requests_total"}
+    with shop.gateway.counting("fastroute_shadows_total", outcome="failed") as failed:
+        for _ in range(5):
+            told = shop.ask(key, "shaded")
+            assert (told.status, told.text) == (200, "I am quick")
+            assert told.headers["x-router-fallback"] == "false"
+        until(lambda: failed() == 5)
+    assert shop.fetch("GET", "/health").json()["status"] == "ok"
+    after = {name: value for name, value in shop.gateway.metrics().items() if name[0] == "router_requests_total"}
+    assert sum(after.values()) - sum(before.values()) == 5
+    assert not [name for name in after if dict(name[1])["status_code"] != "200"]
+
+
+def test_a_shadow_that_its_account_cannot_pay_is_not_asked(shop: House, lab: Any) -> None:
+    """Its reservation is its own, on the same budget: refused, it costs nothing and nobody hears of it."""
+    poor = shop.key("poor", budget_microdollars=1000)
+    with shop.gateway.counting("fastroute_shadows_total", outcome="unfunded") as unfunded:
+        assert shop.ask(poor, "shaded").status == 200
+        until(lambda: unfunded() == 1)
+    assert lab.asked("twin") == []
+    shop.spent(poor, USER)
+    assert len(receipts(shop, poor, 1)) == 1
+
+
+def test_there_are_only_so_many_at_once(shop: House, lab: Any, key: Any) -> None:
+    lab.say("twin", silent)
+    with shop.gateway.counting("fastroute_shadows_total", outcome="skipped") as skipped:
+        for _ in range(UNDERWAY_MAX + 2):
+            assert shop.ask(key, "shaded").status == 200
+        until(lambda: skipped() == 2)
+    assert len(lab.asked("twin")) <= UNDERWAY_MAX
+    until(lambda: all(asked.left.is_set() for asked in lab.asked("twin")))
+
+
+def test_a_share_of_none_is_none(shop: House, lab: Any, key: Any) -> None:
+    for _ in range(3):
+        assert shop.ask(key, "never").status == 200
+    assert lab.asked("twin") == []
+
+
+def test_shadows_end_with_their_worker(serve: Any, lab: Any, tmp_path: Any) -> None:
+    """At drain they are cancelled and settled: nothing waits for them, nothing stays held, and what was kept is there."""
+    house = opened(serve, lab, tmp_path)
+    key = house.key("caller", budget_microdollars=1_000_000)
+    assert house.ask(key, "judged").status == 200
+    until(lambda: len(lab.asked("twin")) == 1)
+    lab.say("twin", silent)
+    for _ in range(3):
+        assert house.ask(key, "judged").status == 200
+    until(lambda: len(lab.asked("twin")) == 4)
+    began = time.monotonic()
+    house.gateway.end()
+    assert house.gateway.ended() == 0
+    assert time.monotonic() - began < 10
+    options = ["--config", str(tmp_path / "fastroute.yaml"), "--state-dir", str(house.state_dir)]
+    run = CliRunner()
+    papers = json.loads(run.invoke(main, ["receipts", "--json", *options]).stdout)
+    shadows = [paper for paper in papers if paper["reason"] == "shadow"]
+    assert sorted(paper["attempts"][0]["outcome"] for paper in shadows) == ["gone", "gone", "gone", "ok"]
+    shown = json.loads(run.invoke(main, ["usage", "-u", "caller", "--json", *options]).stdout)
+    assert shown["held_microdollars"] == 0
+    assert run.invoke(main, ["ledger", "verify", *options]).exit_code == 0
+    mine = next(paper for paper in papers if paper["request_id"] == shadows[-1]["details"]["shadow_of"])
+    opened_ = run.invoke(main, ["receipts", "--open", mine["id"], "--content", *options]).stdout
+    assert "shadow    twin: ok" in opened_
+    assert "score 1.000 beside 1.000" in opened_
+    assert '"content":"What is the capital of France?"' in opened_
+
+
+def test_a_model_judges_under_a_reservation_of_its_own(shop: House, lab: Any, key: Any) -> None:
+    """Both answers are graded, each verdict has a receipt, and what is no grade is none."""
+    lab.say("quick", whole(chat("Oslo.")), whole(chat('{"score": 9}')), whole(chat("ten out of ten")))
+    assert shop.ask(key, "graded").status == 200
+    papers = receipts(shop, key, 4)
+    judged = [paper for paper in papers if paper["reason"] == "judge"]
+    [mine] = [paper for paper in papers if paper["model"] == "graded"]
+    assert [paper["details"]["judge_of"] for paper in judged] == [mine["request_id"]] * 2
+    asked = [one.json for one in lab.asked("quick")[1:]]
+    assert json.loads(asked[0]["messages"][1]["content"]) == {"question": QUESTION, "answer": "Oslo."}
+    assert json.loads(asked[1]["messages"][1]["content"])["answer"] == "I am twin"

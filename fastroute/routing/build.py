@@ -180,7 +180,7 @@ def _pricing(config: Config, table: PriceTable) -> PriceOf:
 def _seller(ref: ModelRef) -> ModelRef:
     """Whose price list has it: a gateway in front of others sells under their names, `openai/gpt-4o-mini`."""
     maker, found, model = ref.model.partition("/")
-    return ModelRef(maker, model) if found and ref.provider == "gateway" else ref
+    return ModelRef(maker, names.spelled_out(maker, model)) if found and ref.provider == "gateway" else ref
 
 
 def _entry_of_model(model: ModelConfig, config: Config, price_of: PriceOf, window_of: WindowOf) -> Entry:

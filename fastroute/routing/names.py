@@ -71,6 +71,19 @@ FAMILIES: Final = tuple(
 )
 
 
+# What makers' models are called for short where the maker is named beside them, as AI gateways do.
+_SHORT: Final = {
+    ("mistral", "small"): "mistral-small-latest",
+    ("mistral", "medium"): "mistral-medium-latest",
+    ("mistral", "large"): "mistral-large-latest",
+}
+
+
+def spelled_out(provider: str, model: str) -> str:
+    """A model's own name at its maker: `mistral/small` is mistral-small-latest there."""
+    return _SHORT.get((provider, model), model)
+
+
 def family_of(name: str) -> Family | None:
     """The family with the longest prefix that holds the name."""
     return next((family for family in FAMILIES if family.holds(name)), None)
@@ -85,7 +98,7 @@ def split(name: str, providers: Container[str]) -> ModelRef | None:
     for separator in (":", "/"):
         provider, found, model = name.partition(separator)
         if found and model and provider in providers:
-            return ModelRef(provider, model)
+            return ModelRef(provider, spelled_out(provider, model))
     family = family_of(name)
     if family is not None and family.provider in providers:
         return ModelRef(family.provider, name)
@@ -94,5 +107,6 @@ def split(name: str, providers: Container[str]) -> ModelRef | None:
 
 def capabilities_of(model: str) -> tuple[str, ...]:
     """What a model can do as far as its family tells; nothing when the family is not known."""
-    family = family_of(model.rpartition("/")[2])
+    maker, _, name = model.rpartition("/")
+    family = family_of(spelled_out(maker, name))
     return family.capabilities if family else ()

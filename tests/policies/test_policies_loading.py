@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from fastroute.assembly import directory_for
+from fastroute.config import load
 from fastroute.errors import ConfigError, FastrouteError
 from fastroute.policies import Parameters, PolicyError, UnknownPolicy, load_policies, read_policy
 
@@ -156,3 +158,22 @@ def test_a_built_distribution_holds_the_starters():
     shipped = {Path(line).stem for line in done.stdout.splitlines() if line.startswith("fastroute/policies/starters/")}
     assert shipped == set(STARTERS)
     assert "*.yaml" in (ROOT / "MANIFEST.in").read_text()
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"AI_GATEWAY_BASE_URL": "http://127.0.0.1:1", "AI_GATEWAY_API_KEY": "k"},
+        {"OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k", "MISTRAL_API_KEY": "k"},
+    ],
+    ids=["behind a gateway", "at their makers"],
+)
+def test_every_model_of_every_starter_has_a_price(tmp_path: Path, env):
+    """One without is never asked: a backup that nobody knows the price of is none. A short name is its maker's own there."""
+    directory = directory_for(load(None, {"FASTROUTE_STATE_DIR": str(tmp_path), **env}, {}))
+    for name, policy in load_policies(None).by_name.items():
+        entries = directory.resolve(name).catalog.entries
+        assert [entry.id for entry in entries] == list(policy.models)
+        assert [entry.id for entry in entries if entry.price is None] == []
+    model = directory.entry("mistral/small").ref.model
+    assert model == ("mistral/small" if "AI_GATEWAY_API_KEY" in env else "mistral-small-latest")

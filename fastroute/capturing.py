@@ -81,6 +81,7 @@ class Captures:
             answer=None if heard is None else heard.text,
             answer_cut=heard is not None and heard.cut,
             finish=None if heard is None else heard.finish,
+            calls=0 if heard is None else heard.calls,
         )
         return self._vault.close(name, content.encode())
 

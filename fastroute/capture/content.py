@@ -26,6 +26,7 @@ class Content(Struct, frozen=True):
     wants_json: bool
     answer: str | None = None  # its text; None is not kept
     finish: str | None = None
+    calls: int = 0  # of tools, in the answer
     cut: tuple[str, ...] = ()  # prompt | answer
 
     def encode(self) -> bytes:
@@ -49,6 +50,7 @@ def content_of(
     answer: str | None = None,
     answer_cut: bool = False,
     finish: str | None = None,
+    calls: int = 0,
 ) -> Content:
     """Scrubbed and bounded. A prompt that is too long is kept as the text it begins with, which cannot be run again."""
     cut: list[str] = []
@@ -64,7 +66,7 @@ def content_of(
         if answer_cut or len(answer.encode("utf-8", "replace")) > ANSWER_MAX:
             cut.append("answer")
         answer = bounded
-    return Content(surface, prompt, stream, wants_json, answer, finish, tuple(cut))
+    return Content(surface, prompt, stream, wants_json, answer, finish, calls, tuple(cut))
 
 
 def _bounded(text: str, most: int) -> str:

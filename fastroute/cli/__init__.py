@@ -15,6 +15,7 @@ COMMANDS = {
     "infer": ("infer", "command"),
     "eval": ("eval", "command"),
     "simulate": ("simulate", "command"),
+    "replay": ("replay", "command"),
     "route": ("route", "command"),
     "keys": ("keys", "command"),
     "usage": ("usage", "command"),

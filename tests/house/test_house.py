@@ -72,6 +72,7 @@ CONDUCTORS = {
     "aside",
     "capturing",
     "replaying",
+    "weighing",
     "panel",
     "fleet",
     "evaluation",

@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml setup.py $(shell find fastroute -name '*.p[yx][xdi]')
 
-.PHONY: run test lint bench torture clients clean
+.PHONY: run test lint bench bench-history torture clients clean
 
 # The gateway with simulated providers: no keys, no services.
 run: .venv/.built
@@ -20,9 +20,14 @@ lint: .venv/.tested
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Medians of what is done for every request, with the machine at the head.
+# Where the gateway stands on this machine, then medians of what is done for every request; both are kept, and
+# `make bench-history` shows how the medians went.
 bench: .venv/.tested
-	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-only --benchmark-columns=min,median,iqr --benchmark-sort=name -p no:cacheprovider -o python_files='test_*.py'
+	$(BIN)/fastroute bench --quick
+	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-only --benchmark-autosave --benchmark-columns=min,median,iqr,ops --benchmark-sort=name -p no:cacheprovider -o python_files='test_*.py'
+
+bench-history:
+	$(BIN)/python -m pytest_benchmark compare --columns=median,iqr --sort=name --group-by=fullname
 
 # The long versions of the proofs in `test`.
 torture: .venv/.tested
@@ -33,7 +38,7 @@ clients: .venv/.built
 	$(BIN)/python tests/clients/run.py
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks bench-results
 	find fastroute -name '*.so' -delete
 	find fastroute tests bench -name __pycache__ -type d -exec rm -rf {} +
 

@@ -11,6 +11,7 @@ import pytest
 from fastroute import _core
 
 RANKERS = {"cheapest": _core.RANK_CHEAPEST, "weighted": _core.RANK_WEIGHTED, "ordered": _core.RANK_ORDERED}
+SIZES = [10, 50, 100, 1000, 10_000]
 
 
 def catalog(size: int) -> _core.Table:
@@ -36,7 +37,7 @@ def catalog(size: int) -> _core.Table:
 
 
 @pytest.mark.parametrize("ranker", RANKERS)
-@pytest.mark.parametrize("size", [50, 1000])
+@pytest.mark.parametrize("size", SIZES)
 def test_a_decision(benchmark, size, ranker):
     table = catalog(size)
     allowed, health = b"\x01" * size, bytes(8)

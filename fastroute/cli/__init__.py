@@ -25,6 +25,7 @@ COMMANDS = {
     "agents": ("agents", "command"),
     "agent": ("agent", "command"),
     "doctor": ("doctor", "command"),
+    "bench": ("bench", "command"),
 }
 
 ALIASES = {

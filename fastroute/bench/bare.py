@@ -1,8 +1,6 @@
 """The data plane alone, on the server of a worker: no keys, no budgets, no journal, no receipts, no bookkeeper.
 
-    python -m bench.bare PORT STATE_DIR
-
-What it costs less than a served gateway is what the books cost.
+`python -m fastroute.bench.bare PORT STATE_DIR`. What it costs less than a served gateway is what the books cost.
 """
 
 from __future__ import annotations

@@ -24,6 +24,8 @@ _COLOURS: Final = (
     "#6f6f6f",
     "#005d5d",
     "#a56eff",
+    "#ff832b",
+    "#4589ff",
 )
 _OTHERS: Final = "#8d8d8d"
 
@@ -113,8 +115,10 @@ def lines(
         parts.append(f'<path d="M{x:.1f} {bottom}v5" stroke="currentColor"/>')
         parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{escape(label)}</text>')
     parts.append(f'<path d="M{left} {top}V{bottom}H{right}" fill="none" stroke="currentColor"/>')
+    # A subject has its colour by its place among all, so that it is the same in every plot of a page.
+    colours = {name: _COLOURS[number % len(_COLOURS)] for number, name in enumerate(series)}
     for number, (name, points) in enumerate(shown.items()):
-        colour = _COLOURS[number % len(_COLOURS)]
+        colour = colours[name]
         path = " ".join(f"{axis_x.place(x):.1f},{axis_y.place(y):.1f}" for x, y in points)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -95,6 +96,9 @@ def kept(results: Results, name: str, phase: str) -> str:
 
 
 Column = tuple[str, Callable[[Results, str], str]]
+
+_RANGE = re.compile(r" \(-?[\d.,]+\.\.-?[\d.,]+\)")
+_ROOM: Final = 5  # subjects whose ranges fit a terminal
 
 
 def _value(phase: str, value: Callable[[Sample], float | None]) -> Callable[[Results, str], str]:
@@ -223,6 +227,8 @@ def told(results: Results, *, markdown: bool = False) -> str:
     if markdown:
         parts.append(markdown_table(head, rows))
     else:
+        if len(rows) > _ROOM:
+            rows = [[_RANGE.sub("", cell) for cell in row] for row in rows]
         parts.append(text_table(*turned(head, rows)))
     bounds, came = aims(results)
     if came:

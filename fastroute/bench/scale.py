@@ -34,7 +34,8 @@ RECEIPTS: Final = 10_000_000
 _STEPS: Final = 6
 _BOUNDED: Final = 60_000  # receipts of a run that is not --full
 _ROTATE_MAX_S: Final = 60.0
-_STREAM: Final = traffic.Pace(wait_us=20_000, every_us=100_000, events=100)
+_STREAM: Final = traffic.Pace(wait_us=20_000, every_us=100_000, events=40)
+_STREAM_S: Final = 4.0
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -258,6 +259,7 @@ class _Bench:
 
     def streams(self) -> Curve:
         points = []
+        failed: list[str] = []
         with self.gateway(Keyed()) as subject:
             assert subject.pid is not None
             pids = tree(subject.pid)
@@ -269,10 +271,21 @@ class _Bench:
                     nonlocal peak
                     peak = max(peak, sum(pss_kib(pids).values()))
 
-                phase = Phase(name="paced", stream=True, pace=_STREAM, connections=count, seconds=self.seconds)
-                # The window begins when all of them are open, and none has come to its end.
-                found = sample(subject, phase, 0, self.upstream, self.load, more={"warm_s": 3.0}, watch=watch)
-                _sound(found.told.failures)
+                # As many begin as end once the first are over; the window comes after that.
+                phase = Phase(
+                    name="paced",
+                    stream=True,
+                    pace=_STREAM,
+                    rate=count / _STREAM_S,
+                    connections=2 * count,
+                    seconds=self.seconds,
+                )
+                more = {"warm_s": _STREAM_S + 1}
+                found = sample(subject, phase, 0, self.upstream, self.load, more=more, watch=watch)
+                if found.told.failures:
+                    points.append(Point(f"{count:,}", count, [None] * 4))
+                    failed.append(f"of {count:,}, {_said(found.told.failures)}: no figure.")
+                    continue
                 late = found.told.late
                 points.append(
                     Point(
@@ -286,7 +299,7 @@ class _Bench:
             across="streams",
             units=["KiB a stream", "CPU us an event", "an event's age p50, ms", "p99, ms"],
             points=points,
-            law=law(points, 1, "CPU an event", "us"),
+            law=" ".join(filter(None, (law(points, 1, "CPU an event", "us"), *failed))),
         )
 
 
@@ -360,7 +373,11 @@ def told(found: Scale) -> str:
 def _sound(failures: dict[str, int]) -> None:
     """A size at which requests fail has no figure."""
     if failures:
-        raise NotStarted(f"requests failed: {', '.join(f'{count} {name}' for name, count in failures.items())}")
+        raise NotStarted(f"requests failed: {_said(failures)}")
+
+
+def _said(failures: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in failures.items())
 
 
 def _mib(kib: int | None) -> float | None:

@@ -31,6 +31,7 @@ ROOMS = {
     "limits",
     "policies",
     "cache",
+    "weights",
     "capture",
 }
 CONDUCTORS = {

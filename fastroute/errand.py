@@ -155,6 +155,11 @@ def entry_of(gateway: Gateway, name: str) -> Entry:
         raise CatalogError(f"{name!r} chooses for itself; name a model or an alias")
     ids = (ranker.entry_id,) if isinstance(ranker, Pinned) else ranker.order
     entries = [target.catalog[each] for each in ids]
+    if gateway.fleet is not None and gateway.fleet.offers:
+        # What stands in the catalog for agents has no address; they have, and are asked by their queues.
+        entries = gateway.fleet.spread(entries)
+        if not entries:
+            raise CatalogError(f"{name!r} cannot be asked: no agent that offers it was heard of lately")
     found = next((entry for entry in entries if gateway.configured(entry)), None)
     if found is None:
         raise CatalogError(f"{name!r} cannot be asked: provider {entries[0].ref.provider!r} is not configured")

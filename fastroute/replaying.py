@@ -13,7 +13,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from fastroute.assembly import Upstreams, directory_for, with_demo
+from fastroute.assembly import Upstreams, agents_of, beats_path, directory_for, fleet_of, with_demo
+from fastroute.beats import Beats
 from fastroute.call import Call, Failed
 from fastroute.capture import CaptureError, Content, Vault, decode
 from fastroute.clock import SystemClock
@@ -111,7 +112,10 @@ async def replay(config: Config, wanted: Wanted, say: Told, progress: Progress) 
     policy = load_policies(config.policies_dir).find(wanted.policy)
     config = with_demo(config)
     pool = Pool()
-    gateway = Gateway(config, directory_for(config), Upstreams(config, pool).of, Metrics.in_memory(), None, clock)
+    directory = directory_for(config)
+    upstreams = Upstreams(config, pool, agents_of(directory))
+    gateway = Gateway(config, directory, upstreams.of, Metrics.in_memory(), None, clock)
+    gateway.fleet = fleet_of(config, directory, upstreams, Beats.open(beats_path(config)))
     rules = gateway.directory.resolve(policy.name).rules
     if rules is None:
         raise CatalogError(f"policy {policy.name!r} is hidden by a model or an alias of that name")

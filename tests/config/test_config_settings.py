@@ -224,8 +224,7 @@ UNKNOWN = [
     ("port: 1", "fastroute.yaml:1: unknown key 'port'; did you mean 'server.port'?"),
     ("relay: {port: 1}", "fastroute.yaml:1: relay: unknown key 'port'; did you mean 'server.port'?"),
     ("on: 1", "fastroute.yaml:1: unknown key 'on'; "),
-    ("zzz: 1", "fastroute.yaml:1: unknown key 'zzz'; valid here: aliases, auth, auto, cache, database,"),
-    ("zzz: 1", "fastroute.yaml:1: unknown key 'zzz'; valid here: agents, aliases, auth, auto, database,"),
+    ("zzz: 1", "fastroute.yaml:1: unknown key 'zzz'; valid here: agents, aliases, auth, auto, cache, database,"),
     (
         "providers: {openai: {api_kee: x}}",
         "fastroute.yaml:1: providers.openai: unknown key 'api_kee'; did you mean 'api_key'?",

@@ -165,7 +165,10 @@ class Server:
 
     def __init__(self, url: str, key: str | None) -> None:
         self._base = url.rstrip("/").removesuffix("/v1")
-        self._headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        # An answer that is told again costs nothing and took no time: it would flatter whoever is asked second.
+        self._headers = {"cache-control": "no-store"}
+        if key is not None:
+            self._headers["authorization"] = f"Bearer {key}"
         try:
             self._client = httpx.AsyncClient(
                 base_url=self._base, headers=self._headers, timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S)

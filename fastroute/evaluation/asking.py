@@ -13,7 +13,8 @@ import orjson
 from msgspec import Struct
 
 from fastroute import settle
-from fastroute.assembly import Upstreams
+from fastroute.assembly import Upstreams, agents_of, beats_path, fleet_of
+from fastroute.beats import Beats
 from fastroute.call import Call, CallerGone, Failed
 from fastroute.clock import Clock, SystemClock
 from fastroute.errors import FastrouteError
@@ -52,8 +53,9 @@ async def asking(trial: Trial, clock: Clock | None = None) -> AsyncIterator[InPr
     """A gateway over the trial's directory, whose requests are in the books of the state directory, under no account."""
     clock = clock or SystemClock()
     pool = Pool()
-    upstream_of = Upstreams(trial.config, pool).of
-    gateway = Gateway(trial.config, trial.directory, upstream_of, Metrics.in_memory(), None, clock)
+    upstreams = Upstreams(trial.config, pool, agents_of(trial.directory))
+    gateway = Gateway(trial.config, trial.directory, upstreams.of, Metrics.in_memory(), None, clock)
+    gateway.fleet = fleet_of(trial.config, trial.directory, upstreams, Beats.open(beats_path(trial.config)))
     gateway.latency.keep(latency_window(trial.directory))
     async with visit(trial.config, clock) as teller:
         asker = InProcess(gateway, teller)

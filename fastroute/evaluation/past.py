@@ -14,11 +14,13 @@ import msgspec
 from msgspec import Struct
 
 from fastroute.domain import Basis, Descriptor, Usage
-from fastroute.errors import FastrouteError
+from fastroute.errand import ASIDE
 
-Skipped = Literal["not_a_chat", "no_answer", "usage_unknown", "unreadable"]
+Skipped = Literal["not_a_chat", "aside", "cache_hit", "no_answer", "usage_unknown", "unreadable"]
 SKIPPED: Final[dict[Skipped, str]] = {
     "not_a_chat": "embeddings and other operations are not chats, and no policy rules them",
+    "aside": "shadows, judges and replays are not what users asked",
+    "cache_hit": "the answer was told again from the cache, and nobody was asked",
     "no_answer": "nobody answered, so what it would have used is not known",
     "usage_unknown": "what it used was presumed, not told",
     "unreadable": "it is no receipt of this version",
@@ -30,10 +32,6 @@ _PAGE: Final = 1000
 _LONGEST: Final = timedelta(hours=1)
 # What the rules of `auto` that stand for a capability tell of the request.
 _NEEDS: Final[dict[str, tuple[str, ...]]] = {"function_calling": ("tools",), "json_mode": ("json",)}
-
-
-class PastError(FastrouteError):
-    """The books cannot be read as asked."""
 
 
 class _Line(Struct, frozen=True, gc=False):
@@ -118,6 +116,10 @@ def past_of(paper: _Paper) -> Past | Skipped:
     """A receipt as something to decide anew; or why it cannot be."""
     if paper.surface not in _CHATS:
         return "not_a_chat"
+    if paper.reason in ASIDE:
+        return "aside"
+    if paper.reason == "cache_hit":
+        return "cache_hit"
     if not paper.attempts or paper.status >= 400 or paper.route_final is None:
         return "no_answer"
     final = paper.attempts[-1]

@@ -211,6 +211,8 @@ def test_what_cannot_be_decided_anew_is_counted_by_why() -> None:
     books = Books(
         receipt(9, NOW),
         receipt(8, NOW, surface="embeddings"),
+        receipt(7, NOW, reason="shadow"),
+        receipt(7, NOW, reason="cache_hit", attempts=[]),
         receipt(7, NOW, status=502),
         receipt(6, NOW, status=402, attempts=[], route_final=None),
         receipt(5, NOW, attempts=[{**line, "basis": "presumed"}]),
@@ -218,7 +220,14 @@ def test_what_cannot_be_decided_anew_is_counted_by_why() -> None:
         receipt(3, NOW, attempts=[{**line, "picodollars": 3, "entry": "small"}, line]),
     )
     found = recorded(books, None, None)
-    assert found.skipped == {"not_a_chat": 1, "no_answer": 2, "usage_unknown": 1, "unreadable": 1}
+    assert found.skipped == {
+        "not_a_chat": 1,
+        "aside": 1,
+        "cache_hit": 1,
+        "no_answer": 2,
+        "usage_unknown": 1,
+        "unreadable": 1,
+    }
     assert found.refused == 1
     first, fell = found.requests
     assert (first.entry, first.capabilities, first.usage) == ("big", ("tools",), Usage(1, 2))

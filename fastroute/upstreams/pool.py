@@ -374,7 +374,7 @@ class Pool(PoolCore):
         for timer in (self.reaper, self._shedding):
             if timer is not None:
                 timer.cancel()
-        for lane in self._lanes.values():
+        for lane in tuple(self._lanes.values()):
             for turn in list(lane.queue):
                 lane.forget(turn)
                 turn.refuse("stopped", "the pool is closing")
@@ -413,7 +413,7 @@ class Pool(PoolCore):
 
     def _shed(self) -> None:
         self._shedding = None
-        for lane in self._lanes.values():
+        for lane in tuple(self._lanes.values()):
             while lane.idle:
                 lane.idle[0].close()
 
@@ -425,7 +425,7 @@ class Pool(PoolCore):
         self.reaper = None
         now = asyncio.get_running_loop().time() + _TICK_S
         oldest = _NEVER
-        for lane in self._lanes.values():
+        for lane in tuple(self._lanes.values()):
             # The list is in the order of last use, since only its end is taken and given back.
             while lane.idle and lane.idle[0].idle_since + self._idle_s <= now:
                 lane.idle[0].close()

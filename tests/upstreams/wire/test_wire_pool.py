@@ -10,8 +10,10 @@ import threading
 import pytest
 
 from fastroute.upstreams.faults import UpstreamFault
-from fastroute.upstreams.pool import Origin, Pool, request_head
+from fastroute.upstreams.pool import Deadlines, Origin, Pool, request_head
 from fastroute.upstreams.resolver import Resolver
+
+LONG = Deadlines(connect_ms=5000, first_chunk_ms=5000, idle_ms=5000, total_ms=5000)
 
 
 def test_the_connection_used_last_is_used_next(run, scripted, wired, until):
@@ -137,6 +139,24 @@ def test_idle_connections_are_closed_after_their_time(run, scripted, wired, unti
                 assert await asyncio.to_thread(upstream.wait_gone, connection, 0.5)
             assert await (await wire.post()).read() == b"{}"
             assert wire.state == (0, 1, 0, 0)
+
+    run(case)
+
+
+def test_an_origin_with_nothing_left_in_it_is_forgotten_and_met_anew(run, scripted, wired, until):
+    """Every change of a registry makes origins anew; those of the one before must not stay for the life of a worker."""
+    upstream = scripted(scripted.serve(scripted.answer()))
+
+    async def case():
+        async with wired(upstream, idle_ms=30) as wire:
+            await wire.post()
+            assert wire.origin in wire.pool._lanes
+            await until(lambda: not wire.pool._lanes)
+            assert await (await wire.post()).read() == b"{}"
+            nowhere = Origin("http", "127.0.0.1", 1)
+            with pytest.raises(UpstreamFault):
+                await wire.pool.exchange(nowhere, request_head("POST", "/", "x", []), b"", LONG)
+            await until(lambda: nowhere not in wire.pool._lanes)
 
     run(case)
 

@@ -84,8 +84,8 @@ class TestIA9:
         applied = "".join(f"Applied {migration}\n" for migration in migrations.MIGRATIONS)
         assert run(models.migrate).stdout == applied
         before = database.read_bytes()
-        assert run(models.migrate).stdout == "Up to date at schema 2\n"
-        assert json.loads(run(models.migrate, "--json").stdout) == {"applied": [], "schema": 2}
+        assert run(models.migrate).stdout == f"Up to date at schema {migrations.LATEST}\n"
+        assert json.loads(run(models.migrate, "--json").stdout) == {"applied": [], "schema": migrations.LATEST}
         assert database.read_bytes() == before
 
     def test_i_a9_a_seed_item_without_a_kind_is_api(self, run: Run, database: Path, tmp_path: Path) -> None:

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
 
 from fastroute.cli.exits import fail
-from fastroute.config import Secret
+from fastroute.config import Secret, load
 from fastroute.config.providers import base_url
 from fastroute.config.values import Given, Refused, in_flag
 from fastroute.errors import ConfigError, FastrouteError, Problem
+
+if TYPE_CHECKING:  # what answers is imported once all that was said makes sense
+    from fastroute.agent.backend import Backend
+    from fastroute.upstreams.pool import Pool
 
 PORT = 5000
 _TOKEN = re.compile(r"[!-~]{1,2000}")
 
 
 @click.command("agent")
+@click.option("--backend", envvar="AGENT_BACKEND", help="An OpenAI-compatible server: http://127.0.0.1:8080")
 @click.option(
-    "--backend", envvar="AGENT_BACKEND", required=True, help="An OpenAI-compatible server: http://127.0.0.1:8080"
+    "--weights", envvar="AGENT_WEIGHTS", help="In its place, weights: a .gguf file, a directory, a repository."
 )
 @click.option("--backend-key", envvar="AGENT_BACKEND_KEY", help="The key that server wants, if it wants one.")
 @click.option("--name", envvar="AGENT_NAME", default="local-agent", show_default=True, help="What the router calls it.")
@@ -46,7 +53,8 @@ _TOKEN = re.compile(r"[!-~]{1,2000}")
     help="Seconds between heartbeats; a router's agents.stale_ms is meant for three of them.",
 )
 def command(
-    backend: str,
+    backend: str | None,
+    weights: str | None,
     backend_key: str | None,
     name: str,
     models: str | None,
@@ -59,21 +67,36 @@ def command(
 ) -> None:
     """Serve this machine's models and announce them to a router, until SIGTERM or Ctrl-C.
 
-    Every option can be given by the environment: AGENT_BACKEND, AGENT_BACKEND_KEY, AGENT_NAME, MODEL_LIST, ROUTER_URL,
-    AGENT_TOKEN, AGENT_HOST, AGENT_PORT, AGENT_ENDPOINT, HEARTBEAT_INTERVAL. Bound beyond loopback it answers only
-    requests of its router.
+    Every option can be given by the environment: AGENT_BACKEND, AGENT_WEIGHTS, AGENT_BACKEND_KEY, AGENT_NAME, MODEL_LIST,
+    ROUTER_URL, AGENT_TOKEN, AGENT_HOST, AGENT_PORT, AGENT_ENDPOINT, HEARTBEAT_INTERVAL. Bound beyond loopback it answers
+    only requests of its router. Weights are run as the settings under `weights` say.
     """
+    if bool(backend) == bool(weights):
+        raise click.UsageError("Give one of --backend and --weights: a server that answers, or weights to run.")
     try:
         terms, address, key = _read(backend, backend_key, name, models, router, token, host, port, endpoint, interval)
         import uvloop
 
-        from fastroute.agent.backend import OpenAIBackend
         from fastroute.agent.process import Terms, serve
 
-        secret = None if key is None else key.reveal()
-        uvloop.run(serve(Terms(**terms), lambda pool: OpenAIBackend(address, secret, pool), _say))
+        backend_in = _server(address, key) if address is not None else _weights(str(weights))
+        uvloop.run(serve(Terms(**terms), backend_in, _say))
     except FastrouteError as error:
         fail(error)
+
+
+def _server(address: str, key: Secret | None) -> Callable[[Pool], Backend]:
+    from fastroute.agent.backend import OpenAIBackend
+
+    return lambda pool: OpenAIBackend(address, None if key is None else key.reveal(), pool)
+
+
+def _weights(text: str) -> Callable[[Pool], Backend]:
+    from fastroute.agent.weights import WeightsBackend
+    from fastroute.weights import Source
+
+    source, said = Source.of(text), load(None, os.environ, {}).weights
+    return lambda pool: WeightsBackend(source, said, pool, _say)
 
 
 def _say(line: str) -> None:
@@ -81,7 +104,7 @@ def _say(line: str) -> None:
 
 
 def _read(
-    backend: str,
+    backend: str | None,
     backend_key: str | None,
     name: str,
     models: str | None,
@@ -91,7 +114,7 @@ def _read(
     port: int | None,
     endpoint: str | None,
     interval: float,
-) -> tuple[dict[str, Any], str, Secret | None]:
+) -> tuple[dict[str, Any], str | None, Secret | None]:
     """What was said, as an agent's terms; `ConfigError` with every mistake."""
     problems: list[Problem] = []
 
@@ -110,7 +133,7 @@ def _read(
         return Secret(text.strip())
 
     named = _names(models, problems)
-    router, place = address("--router", router), address("--backend", backend)
+    router, place = address("--router", router), address("--backend", backend) if backend else None
     where = address("--endpoint", endpoint) if endpoint and endpoint.strip() else None
     if port is None:
         port = (urlsplit(where).port if where else None) or PORT

@@ -183,7 +183,9 @@ def test_a_backend_is_waited_for_and_offers_what_it_lists(agent: Any, backends: 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        ((), 2, "Missing option '--backend'"),
+        ((), 2, "Give one of --backend and --weights"),
+        (("--backend", "http://x", "--weights", "x.gguf"), 2, "Give one of --backend and --weights"),
+        (("--weights", "no such repository"), 1, "is no place of weights"),
         (("--backend", "nowhere"), 78, "--backend: found the text 'nowhere', wanted an http(s) address"),
         (("--backend", "http://x", "--router", "ftp://y", "--models", "a=,b,b"), 78, "--models: 'b' is named twice"),
         (("--backend", "http://x", "--token", "with blanks in it"), 78, "--token: has characters that no key has"),
@@ -191,7 +193,9 @@ def test_a_backend_is_waited_for_and_offers_what_it_lists(agent: Any, backends: 
     ],
 )
 def test_what_cannot_be_is_said_at_the_start(arguments: tuple[str, ...], code: int, words: str) -> None:
-    ran = CliRunner().invoke(main, ["agent", *arguments], env={"AGENT_BACKEND": None, "AGENT_TOKEN": None})
+    ran = CliRunner().invoke(
+        main, ["agent", *arguments], env={"AGENT_BACKEND": None, "AGENT_WEIGHTS": None, "AGENT_TOKEN": None}
+    )
     assert (ran.exit_code, "Traceback" in ran.output) == (code, False)
     assert words in ran.output
     assert "with blanks in it" not in ran.output

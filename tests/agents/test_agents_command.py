@@ -185,7 +185,7 @@ def test_a_backend_is_waited_for_and_offers_what_it_lists(agent: Any, backends: 
     [
         ((), 2, "Give one of --backend and --weights"),
         (("--backend", "http://x", "--weights", "x.gguf"), 2, "Give one of --backend and --weights"),
-        (("--weights", "no such repository"), 1, "is no place of weights"),
+        (("--weights", "no such repository"), 1, "is neither a path"),
         (("--backend", "nowhere"), 78, "--backend: found the text 'nowhere', wanted an http(s) address"),
         (("--backend", "http://x", "--router", "ftp://y", "--models", "a=,b,b"), 78, "--models: 'b' is named twice"),
         (("--backend", "http://x", "--token", "with blanks in it"), 78, "--token: has characters that no key has"),

@@ -90,7 +90,8 @@ class Teller(Till):
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._wire: Wire | None = None
         self._away_ms = NEVER  # since when there is no connection
-        self._heard_at = 0.0  # when the bookkeeper said something last, in the loop's time
+        # When the bookkeeper said something last, and when it last lent something or refused to; in the loop's time.
+        self._heard_at = self._served_at = 0.0
         self._keeper: asyncio.Task[None] | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self._kicked = False
@@ -282,7 +283,7 @@ class Teller(Till):
         ticket.waiter = self._loop.create_future()
         self.kick()
         try:
-            await self._patiently(ticket.waiter, self.fund_ms)
+            await self._patiently(ticket.waiter, self.fund_ms, lambda: self._served_at)
         except TimeoutError:
             if ticket.hold is None:  # else it came in the very last moment
                 self.holder.drop(ticket)
@@ -408,14 +409,14 @@ class Teller(Till):
         answer = self._answers[question.number] = self._loop.create_future()
         wire.send(question)
         try:
-            return await self._patiently(answer, patience_ms)
+            return await self._patiently(answer, patience_ms, lambda: self._heard_at)
         except TimeoutError:
             raise BooksUnreachable("the bookkeeper did not answer in time") from None
         finally:
             self._answers.pop(question.number, None)
 
-    async def _patiently(self, answer: asyncio.Future[T], rest_ms: int) -> T:
-        """Wait until the bookkeeper was silent for so long: one who answers others first is busy, and not away."""
+    async def _patiently(self, answer: asyncio.Future[T], rest_ms: int, last: Callable[[], float]) -> T:
+        """Wait until the bookkeeper did nothing for so long: one who serves others first is busy, and not away."""
         rest = rest_ms / 1000
         began = heard = now = self._loop.time()
         while True:
@@ -423,7 +424,7 @@ class Teller(Till):
                 async with asyncio.timeout(heard + rest - now):
                     return await asyncio.shield(answer)
             except TimeoutError:
-                now, heard = self._loop.time(), max(began, self._heard_at)
+                now, heard = self._loop.time(), max(began, last())
                 if now - heard >= rest or now - began >= PATIENCE_MS / 1000:
                     raise
 
@@ -435,7 +436,11 @@ class Teller(Till):
             self._tell(self.holder.recall(reply.windows, self.clock.monotonic_ms()))
             return
         if isinstance(reply, Refreshed):
-            for ticket in self.holder.answer(reply, self.clock.monotonic_ms()):
+            lent = self.holder.lent
+            tickets = self.holder.answer(reply, self.clock.monotonic_ms())
+            if tickets or self.holder.lent != lent:
+                self._served_at = self._heard_at
+            for ticket in tickets:
                 if not ticket.waiter.done():
                     ticket.waiter.set_result(None)
             if self.holder.hungry:

@@ -567,6 +567,8 @@ class Books(RuleBasedStateMachine):
         for worker in self.live():
             worker.applied = self.store.rows["holders"][worker.number].offset
             assert worker.applied == worker.committed, "R6: effects and offset are one"
+            # A message that asks for nothing is not kept; one sent before it may be lent upon by who did not hear it.
+            self.seen[worker.number] = self.store.rows["holders"][worker.number].seq
 
     # --- what must always hold
 

@@ -510,7 +510,7 @@ class Keeper:
                 told = tuple(LeaseAnswer(report.window, report.granted_seen) for report in question.leases)
                 # Totals are told to whom they belong: another would take them for rights of his own.
                 own = self._holders.get(sender) == question.holder
-                posts.append((sender, Refreshed(question.number, question.seq, told) if own else None))
+                posts.append((sender, Refreshed(question.number, question.seq, told, sick=True) if own else None))
             elif isinstance(question, Hello):
                 posts.append((sender, None))
             else:

@@ -144,7 +144,6 @@ class Holder(HolderCore):
         self._seq = 0
         self._sent: dict[int, int] = {}  # when the reports left that nobody answered yet
         self._tickets = 0
-        self.lent = 0  # how many answers brought something
         self._resting = False
 
     # --- the way through it ---------------------------------------------------------------------------------------------
@@ -387,7 +386,6 @@ class Holder(HolderCore):
 
     def _hear(self, lease: Lease, answer: LeaseAnswer, seq: int, now_ms: int) -> None:
         more = answer.granted - self._balance(lease)[0]
-        self.lent += more > 0
         if more > 0 and lease.slot is not None:
             self._core.grant(lease.slot, more)
         elif more > 0:  # too late: nobody has used it for so long that it has no place here

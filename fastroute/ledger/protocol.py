@@ -77,6 +77,7 @@ class Refreshed(Struct, frozen=True, tag="refreshed"):
     number: int
     seq: int
     leases: tuple[LeaseAnswer, ...]
+    sick: bool = False  # the books cannot be written: nothing is lent until they can
 
 
 class Recall(Struct, frozen=True, tag="recall"):

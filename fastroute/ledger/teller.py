@@ -90,7 +90,7 @@ class Teller(Till):
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._wire: Wire | None = None
         self._away_ms = NEVER  # since when there is no connection
-        # When the bookkeeper said something last, and when it last lent something or refused to; in the loop's time.
+        # When the bookkeeper said something last, and when it last could have lent something; in the loop's time.
         self._heard_at = self._served_at = 0.0
         self._keeper: asyncio.Task[None] | None = None
         self._ticker: asyncio.TimerHandle | None = None
@@ -436,11 +436,9 @@ class Teller(Till):
             self._tell(self.holder.recall(reply.windows, self.clock.monotonic_ms()))
             return
         if isinstance(reply, Refreshed):
-            lent = self.holder.lent
-            tickets = self.holder.answer(reply, self.clock.monotonic_ms())
-            if tickets or self.holder.lent != lent:
+            if not reply.sick:
                 self._served_at = self._heard_at
-            for ticket in tickets:
+            for ticket in self.holder.answer(reply, self.clock.monotonic_ms()):
                 if not ticket.waiter.done():
                     ticket.waiter.set_result(None)
             if self.holder.hungry:

@@ -506,7 +506,7 @@ def test_on_a_full_disk_nothing_is_granted_and_nothing_is_lost(house: House, wor
     more = house.want(1, holder, window, 2, 100, granted_seen=100)
     posts = house.turn((1, more), (5, Ask(3, "open", {"name": "n", "amount": 1})), (6, Hello(1, 6, house.boot)))
     assert posts == [
-        (1, Refreshed(2, 2, (LeaseAnswer(window, 100),))),
+        (1, Refreshed(2, 2, (LeaseAnswer(window, 100),), sick=True)),
         (5, Answered(3, refusal=UNAVAILABLE)),
         (6, None),
     ]
@@ -553,7 +553,7 @@ def test_who_waits_for_others_is_answered_when_the_disk_fails(house: House) -> N
     house.turn((2, house.want(2, second, window, 1, 50)))
     house.store.fault = StoreError("there is no room")
     posts = house.turn((5, Ask(3, "open", {"name": "n", "amount": 1})))
-    assert (2, Refreshed(1, 1, (LeaseAnswer(window, 0),))) in posts
+    assert (2, Refreshed(1, 1, (LeaseAnswer(window, 0),), sick=True)) in posts
 
 
 def test_with_damaged_pages_nobody_goes_on(house: House) -> None:

@@ -100,7 +100,7 @@ class FakeBooks:
     near: int = 0
     holder: int = 7
     answering: bool = True
-    deaf: set[int] = field(default_factory=set)  # windows that are not answered for
+    sick: bool = False  # its store cannot be written
     times: int = 1  # how often an answer to a refresh is said
     granted: dict[int, int] = field(default_factory=dict)
     released: dict[int, int] = field(default_factory=dict)
@@ -155,8 +155,10 @@ class FakeBooks:
             if message.operation == "refuse":
                 return Answered(message.number, refusal=(404, "no_such_key", "there is no such key", "id"))
             return Answered(message.number, [message.operation, message.arguments])
-        heard = [lease for lease in message.leases if lease.window not in self.deaf]
-        return Refreshed(message.number, message.seq, tuple(map(self._lend, heard)))
+        if self.sick:
+            told = tuple(LeaseAnswer(each.window, each.granted_seen) for each in message.leases)
+            return Refreshed(message.number, message.seq, told, sick=True)
+        return Refreshed(message.number, message.seq, tuple(map(self._lend, message.leases)))
 
     def _known(self, message):
         key = message.digest if message.digest is not None else message.account
@@ -557,17 +559,15 @@ async def test_a_bookkeeper_that_does_not_answer_is_waited_for_no_longer_than_th
 @scene
 async def test_a_bookkeeper_that_serves_others_first_is_waited_for(books, open_teller):
     """One that is behind with a thousand askers is busy, and no reason to refuse the last of them."""
-    books.accounts[digest(PEPPER, b"sk-other")] = facts(window(2), account=2)
-    books.limits[2] = 10**15
     teller = await open_teller(fund_ms=200)
-    account, other = await teller.find(TOKEN), await teller.find(b"sk-other")
-    books.deaf = {1}
+    account = await teller.find(TOKEN)
+    books.answering = False
     asking = asyncio.ensure_future(account.fund(10, 1))
-    for turn in range(8):
+    for _ in range(8):
         await asyncio.sleep(0.05)
-        other.settle(await other.fund(10**6 << 3 * turn, 1), VOID, "gone", None, 0)  # more than it has at hand
+        books.say(Refreshed(0, 0, ()))
     assert not asking.done()
-    books.deaf = set()
+    books.answering = True
     teller.holder.disconnected()  # so that it asks once more
     hold = await asking
     assert not isinstance(hold, Shortage)
@@ -575,16 +575,18 @@ async def test_a_bookkeeper_that_serves_others_first_is_waited_for(books, open_t
 
 
 @scene
-async def test_a_bookkeeper_that_only_talks_is_not_waited_for(books, open_teller):
-    """One whose disk is full answers questions and lends nothing: who waits is told in time."""
+async def test_a_bookkeeper_that_cannot_write_is_not_waited_for(books, open_teller):
+    """One whose disk is full answers and lends nothing: who waits is told in time, and served once there is room."""
     teller = await open_teller(fund_ms=200)
     account = await teller.find(TOKEN)
-    books.deaf = {1}
-    asking = asyncio.ensure_future(account.fund(10, 1))
-    for _ in range(8):
-        await asyncio.sleep(0.05)
-        books.say(Recall((99,), 1))
-    assert await asking == Shortage(503, "budget_unavailable")
+    books.sick = True
+    began = time.monotonic()
+    assert await account.fund(10, 1) == Shortage(503, "budget_unavailable")
+    assert time.monotonic() - began < tellers.PATIENCE_MS / 1000
+    books.sick = False
+    hold = await account.fund(10, 1)
+    assert not isinstance(hold, Shortage)
+    account.settle(hold, VOID, "gone", None, 0)
 
 
 @scene

@@ -1,10 +1,10 @@
-"""Houses to hurt, and a way to show what was measured."""
+"""Houses to hurt."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,14 +22,3 @@ _spec.loader.exec_module(kit)
 def house(tmp_path: Path) -> Iterator[kit.Houses]:
     with kit.houses(tmp_path) as houses:
         yield houses
-
-
-@pytest.fixture
-def figure(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Shows a measured figure to whoever runs the tests."""
-
-    def show(text: str) -> None:
-        with capsys.disabled():
-            sys.stdout.write(f"\n{text}\n")
-
-    return show

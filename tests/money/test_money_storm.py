@@ -33,6 +33,7 @@ class Kill:
 
     whom: str
     at: float
+    gone_at: float = 0.0  # when a worker's port was seen to be closed, which takes a busy machine its time
     back_at: float = 0.0
     charged_at: float = 0.0
 
@@ -101,6 +102,7 @@ class Storm:
         """Note when as many workers listen again as should; a dead one does for a moment yet."""
         everybody = self.house.workers
         await self.until(lambda: kit.listeners(self.house.port) < everybody)
+        kill.gone_at = time.monotonic()
         await self.until(lambda: kit.listeners(self.house.port) == everybody, 0.02)
         kill.back_at = time.monotonic()
 

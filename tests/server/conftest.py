@@ -56,14 +56,3 @@ def serve(upstream: kit.Upstream, tmp_path: Path) -> Iterator[Callable[..., kit.
     yield serve
     for gateway in started:
         gateway.stop()
-
-
-@pytest.fixture
-def figure(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Shows a measured figure to whoever runs the tests."""
-
-    def show(text: str) -> None:
-        with capsys.disabled():
-            sys.stdout.write(f"\n{text}\n")
-
-    return show

@@ -74,7 +74,7 @@ def test_while_the_store_is_down_totals_are_told_only_to_whom_they_belong():
     assert keeper.turn([], Now(0, 1)) == []
     assert not keeper.well
     posts = keeper.turn([Letter(8, report), Letter(7, replace(report, number=3))], Now(0, 2))
-    assert posts == [(8, None), (7, Refreshed(3, 1, (LeaseAnswer(1, 50),)))]
+    assert posts == [(8, None), (7, Refreshed(3, 1, (LeaseAnswer(1, 50),), sick=True))]
 
 
 def test_what_was_released_before_a_breach_may_be_told_after_a_restart():

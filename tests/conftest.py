@@ -1,0 +1,42 @@
+"""How tests share two cores, and the figures they measure, told together at the end whichever process ran them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+# Houses of many processes under load: one after the other, beside whatever is quiet.
+CROWDED = ("tests/money/", "tests/bench/", "tests/server/test_server_processes", "tests/server/test_server_streams")
+LONGEST = (*CROWDED, "tests/simulation/", "tests/weights/", "tests/agents/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file is run by one process, for what its tests share; those that crowd a machine are run by the same one.
+
+    What takes longest begins first.
+    """
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group("crowded" if file.startswith(CROWDED) else file))
+    items.sort(key=lambda item: next(n for n, path in enumerate((*LONGEST, "")) if item.nodeid.startswith(path)))
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Shows a measured figure to whoever runs the tests."""
+    return lambda text: record_property("figure", text)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    told = [
+        text
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.stats.get(outcome, ())
+        for name, text in report.user_properties
+        if name == "figure"
+    ]
+    if told:
+        terminalreporter.section("figures")
+        for text in told:
+            terminalreporter.line(text)

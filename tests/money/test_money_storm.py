@@ -223,8 +223,8 @@ def check_errors(storm: Storm) -> None:
             assert overlapping(answer, "main") or overlapping(answer, "worker") >= storm.house.workers, answer
         else:
             assert not answer.whole, answer
-            deaths = [kill.at for kill in storm.kills if kill.whom == "worker"]
-            dying = any(answer.began <= at + GRACE_S and at <= answer.ended for at in deaths)
+            deaths = [(kill.at, max(kill.at, kill.gone_at)) for kill in storm.kills if kill.whom == "worker"]
+            dying = any(answer.began <= gone + GRACE_S and at <= answer.ended for at, gone in deaths)
             assert dying or overlapping(answer, "main"), answer  # whose workers die when it is wholly gone
 
 

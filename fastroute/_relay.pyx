@@ -12,6 +12,7 @@ from fastroute.call import CallerGone, Failed, Poor
 from fastroute.callers import ShapeError
 from fastroute.domain import Attempt, Usage
 from fastroute.outcomes import RETRY_START
+from fastroute.paying import TELLING
 from fastroute.plausibility import judged
 from fastroute.upstreams._wire import Exchange
 from fastroute.upstreams.dialect import DialectError
@@ -28,6 +29,7 @@ cdef bytes JSON = b"application/json"
 cdef enum:
     STANDINGS_MAX = 4096
 cdef object TOKENS_MAX = 1_000_000_000
+cdef object telling = TELLING.within
 # What a budget of retries holds while nothing was retried.
 cdef double FULL = RETRY_START
 
@@ -75,7 +77,7 @@ cdef class Core:
         if <double>self.retries.tokens < FULL:
             self.retries.first()
         failed = spare = None
-        if call.account.limited:
+        if call.account.limited and telling(call.body):
             self.cover(call)
         last = call.entries[-1]
         self.unwatched.add(call, call.loop)

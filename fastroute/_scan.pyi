@@ -176,6 +176,12 @@ class ChatStreamScanner:
     def malformed(self) -> int:
         """Events that were relayed without being understood."""
 
+class Words:
+    """A few words that are looked for, together and in one pass, wherever they stand between quotes."""
+
+    def __init__(self, words: Iterable[bytes]) -> None: ...
+    def within(self, body: bytes) -> bool: ...
+
 def plain_usage(usage: bytes) -> tuple[int, int, int, int] | None:
     """The same tokens as `plain_answer`, of a `usage` object alone; None is no verdict either."""
 

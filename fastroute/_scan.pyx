@@ -347,5 +347,42 @@ def json_string(str text not None):
     return msgspec.json.encode(text)
 
 
+cdef class Words:
+    cdef tuple words  # which the texts below are of
+    cdef const char *texts[NAMES_MAX]
+    cdef Py_ssize_t sizes[NAMES_MAX]
+    cdef unsigned char first[257]  # where those begin that begin with a byte
+
+    def __init__(self, words):
+        cdef Py_ssize_t i
+        cdef int letter
+        self.words = tuple(sorted(set(words)))
+        if len(self.words) > NAMES_MAX or b"" in self.words:
+            raise ValueError(f"at most {NAMES_MAX} words, none of them empty")
+        for i, word in enumerate(self.words):
+            self.texts[i] = PyBytes_AS_STRING(<bytes?>word)
+            self.sizes[i] = PyBytes_GET_SIZE(word)
+        i = 0
+        for letter in range(257):
+            while i < len(self.words) and <int><uchar>self.texts[i][0] < letter:
+                i += 1
+            self.first[letter] = <unsigned char>i
+
+    def within(self, bytes body not None):
+        cdef const char *at = PyBytes_AS_STRING(body)
+        cdef const char *end = at + PyBytes_GET_SIZE(body)
+        cdef Py_ssize_t i
+        while True:
+            at = <const char *>memchr(at, b'"', end - at)
+            if at == NULL:
+                return False
+            at += 1
+            if at == end:
+                return False
+            for i in range(self.first[<uchar>at[0]], self.first[<int><uchar>at[0] + 1]):
+                if end - at > self.sizes[i] and at[self.sizes[i]] == b'"' and memcmp(at, self.texts[i], self.sizes[i]) == 0:
+                    return True
+
+
 include "_streams.pxi"
 include "_answers.pxi"

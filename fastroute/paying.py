@@ -6,10 +6,10 @@ budget still affords, rather than a refusal.
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 from fastroute import settle
+from fastroute._scan import Words
 from fastroute.bodies import decoded
 from fastroute.call import Call, Failed
 from fastroute.callers import ShapeError
@@ -25,11 +25,13 @@ CAP_MIN: Final = 256
 # Budgets that one request may draw on.
 PATH_MAX: Final = 4
 # A body with none of these in it costs what its bounds say, and is not looked into.
-_TELLING: Final = re.compile(
-    rb'"(?:tools|service_tier|background|web_search_options|cache_control|previous_response_id|conversation'
-    rb"|prompt_cache_id|cachedContent|cached_content|container|mcp_servers|plugins|search_parameters|prompt"
-    rb'|item_reference|fileData|file_data|document_url|id)"'
-).search
+TELLING: Final = Words(
+    (
+        b"tools service_tier background web_search_options cache_control previous_response_id conversation prompt_cache_id"
+        b" cachedContent cached_content container mcp_servers plugins search_parameters prompt item_reference fileData"
+        b" file_data document_url id"
+    ).split()
+)
 
 _KINDS: Final = {"budget_exhausted": "budget", "quota_exhausted": "daily_tokens", "unpriced": "unpriced"}
 
@@ -37,10 +39,11 @@ _KINDS: Final = {"budget_exhausted": "budget", "quota_exhausted": "daily_tokens"
 def cover(call: Call) -> None:
     """Before anything is reserved of a budget: what the request says that its bounds do not know of.
 
-    `Failed` for what costs more than prices can say; a context that the provider keeps may fill the whole window.
+    `Failed` for what costs more than prices can say; a context that the provider keeps may fill the whole window. The
+    relay asks only where a body has a word of `TELLING` in it.
     """
     body = call.body
-    if call.surface.opaque or _TELLING(body) is None:
+    if call.surface.opaque or not TELLING.within(body):
         return
     try:
         asked = decoded(call)

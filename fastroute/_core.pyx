@@ -576,6 +576,10 @@ cdef class Leases:
         cdef Account *account = self.account(slot)
         return account.granted, account.released, account.spent, account.held, free_of(account)
 
+    def spent(self, tuple slots not None):
+        """What each slot has spent."""
+        return tuple([self.account(slot).spent for slot in slots])
+
 
 cdef int matched(Py_ssize_t count, tuple numbers, str name) except -1:
     if len(numbers) != count:

@@ -6,8 +6,9 @@ from typing import Any
 
 from fastroute.clock import Clock
 from fastroute.domain import Reservation, Settlement
+from fastroute.ledger._leases import Path
 from fastroute.ledger.accounts import Ledger, Shortage
-from fastroute.ledger.leases import Hold, Holder, Path
+from fastroute.ledger.leases import Hold, Holder
 from fastroute.ledger.protocol import Facts
 
 SYNC_MS: int

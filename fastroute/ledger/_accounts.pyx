@@ -8,15 +8,16 @@ in `accounts`; `_accounts.pyi` states the contracts.
 from fastroute.ledger import records
 from fastroute.ledger.journal import JournalFull
 from fastroute.ledger.leases import Hold
-from fastroute.ledger.records import Finish, Send, Settle
 
 from fastroute._now cimport now_ms
+from fastroute.ledger._journal cimport Appender
+from fastroute.ledger._leases cimport HolderCore, Path
+from fastroute.ledger._records cimport finish as finish_record, send as send_record, settle as settle_record
 
 SYNC_MS = 50
 LATE_MAX = 100_000  # records that wait for room in the journal
 
-cdef object SEND = records.SEND, SETTLE = records.SETTLE, FINISH = records.FINISH
-cdef object encode = records.encode
+cdef int SEND = records.SEND, SETTLE = records.SETTLE, FINISH = records.FINISH
 cdef double SYNC_S = SYNC_MS / 1000
 cdef Py_ssize_t LATEST = LATE_MAX
 cdef dict NO_DETAILS = {}
@@ -26,11 +27,15 @@ cdef class TillCore:
     def wall_ms(self):
         return self._wall_ms + now_ms(self.clock)
 
-    def write(self, int kind, bytes payload not None):
+    cpdef bint write(self, int kind, bytes payload) except -1:
         if self._late or self._closed:
             return False
+        journal = self.journal
         try:
-            self.journal.append(kind, payload)
+            if isinstance(journal, Appender):
+                (<Appender>journal).append(kind, payload)
+            else:
+                journal.append(kind, payload)
         except JournalFull:
             return False
         if not self._dirty:
@@ -38,14 +43,15 @@ cdef class TillCore:
             self._loop.call_later(SYNC_S, self._sync)
         return True
 
-    def write_late(self, int kind, bytes payload not None):
+    cpdef int write_late(self, int kind, bytes payload) except -1:
         if self.write(kind, payload) or self._closed:
-            return
+            return 0
         if kind == FINISH and len(self._late) >= LATEST:
             self.unjournalled += 1
-            return
+            return 0
         self._late.append((kind, payload))
         self.holder.withheld = True
+        return 0
 
 
 cdef class AccountCore:
@@ -53,9 +59,9 @@ cdef class AccountCore:
         if microdollars is None and self.hard:
             return None
         cdef TillCore till = self._till
-        holder = till.holder
+        cdef HolderCore holder = till.holder
         hold = holder.reserve(self.path, microdollars, tokens, now_ms(till.clock))
-        if holder.hungry:
+        if holder._hungry:
             till.kick()
         return hold
 
@@ -64,9 +70,9 @@ cdef class AccountCore:
         assert type(hold) is Hold
         till.attempts += 1
         hold.attempt = till.attempts
-        path = hold.path
+        cdef Path path = hold.path
         windows = path.windows
-        record = Send(
+        record = send_record(
             hold.attempt,
             request,
             self.id,
@@ -78,7 +84,7 @@ cdef class AccountCore:
             till._wall_ms + now_ms(till.clock),
             hold.microdollars,
         )
-        if till.write(SEND, encode(record)):
+        if till.write(SEND, record):
             hold.sent = True
             till.underway += 1
             return None
@@ -89,7 +95,7 @@ cdef class AccountCore:
         assert type(hold) is Hold
         if not hold.open:
             return
-        holder = till.holder
+        cdef HolderCore holder = till.holder
         if not hold.sent:
             holder.void(hold)
             return
@@ -102,7 +108,7 @@ cdef class AccountCore:
             tokens = counted[0] + counted[2] + counted[3] + counted[1] if basis == "exact" else None
             charged = holder.settle(hold, microdollars, tokens)
         assert charged is not None
-        record = Settle(
+        record = settle_record(
             hold.attempt,
             basis,
             outcome,
@@ -114,7 +120,7 @@ cdef class AccountCore:
             microdollars,
             ms,
         )
-        till.write_late(SETTLE, encode(record))
+        till.write_late(SETTLE, record)
 
     def finish(
         self,
@@ -131,7 +137,7 @@ cdef class AccountCore:
         details=None,
     ):
         cdef TillCore till = self._till
-        record = Finish(
+        record = finish_record(
             request,
             self.id,
             decision,
@@ -146,4 +152,4 @@ cdef class AccountCore:
             first_chunk_ms,
             NO_DETAILS if details is None else details,
         )
-        till.write_late(FINISH, encode(record))
+        till.write_late(FINISH, record)

@@ -178,11 +178,6 @@ def crc32c_by_table(bytes data not None, uint32_t seed=0):
 
 
 cdef class Segment:
-    cdef char *base
-    cdef readonly Py_ssize_t size
-    cdef readonly uint64_t number
-    cdef readonly uint32_t seed
-
     def __cinit__(self, int fd, Py_ssize_t size, uint64_t number, uint32_t seed):
         cdef void *base
         if size < SEGMENT_HEAD + 2 * RECORD_HEAD or size % 8:
@@ -234,17 +229,12 @@ cdef void put(char *at, uint32_t kind, const char *payload, size_t length, uint6
 
 
 cdef class Appender:
-    cdef Segment segment
-    cdef char *base  # of the segment
-    cdef Py_ssize_t at  # the published end
-    cdef Py_ssize_t mark  # beyond it the subclass is asked; always room for END after it
-    cdef readonly uint64_t sequence
-    cdef readonly list retired
-
     def __cinit__(self, *_, **__):
         self.retired = []
 
-    def append(self, int kind, bytes payload not None):
+    cpdef uint64_t append(self, int kind, bytes payload) except 0:
+        if payload is None:
+            raise TypeError("a record has a payload")
         cdef Py_ssize_t length = PyBytes_GET_SIZE(payload)
         cdef Py_ssize_t size = (RECORD_HEAD + length + 7) & ~7
         if kind < 1 or kind >= END:

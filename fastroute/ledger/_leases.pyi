@@ -1,7 +1,35 @@
 """The face of a holder's hot half: what every attempt asks of it."""
 
+from collections.abc import Callable
+from typing import Any
+
 from fastroute._core import Leases
-from fastroute.ledger.leases import Amounts, Hold, Lease, Path
+from fastroute.ledger.leases import Amounts, Hold, Lease
+
+class Path:
+    """Where one account's requests draw on: its windows, each bound to a slot until the holder's epoch moves."""
+
+    windows: tuple[int, ...]
+    leases: tuple[Lease, ...]
+    pick: Callable[[tuple[Any, ...]], Amounts]
+    until_ms: int
+    """From then on the facts must be asked for again."""
+    slots: tuple[int, ...]
+    epoch: int
+    shut: bool
+    """One of its windows admits nothing."""
+    active: bool
+    """It reserved or settled since the last report."""
+    credit: int
+    """Reserves until the next look at the low-water marks."""
+
+    def __init__(
+        self,
+        windows: tuple[int, ...],
+        leases: tuple[Lease, ...],
+        pick: Callable[[tuple[Any, ...]], Amounts],
+        until_ms: int,
+    ) -> None: ...
 
 class HolderCore:
     """Reserves and settles; who asks and is told is `leases.Holder`'s affair."""

@@ -4,11 +4,18 @@
 cdef object HELD = -1  # what the core says when nothing refused
 
 
+cdef class Path:
+    def __init__(self, tuple windows not None, tuple leases not None, pick, long long until_ms):
+        self.windows, self.leases, self.pick, self.until_ms = windows, leases, pick, until_ms
+        self.slots = ()
+        self.epoch = -1
+
+
 cdef class HolderCore:
-    def reserve(self, path, microdollars, tokens, long long now_ms):
+    cpdef object reserve(self, Path path, microdollars, tokens, long long now_ms):
         if path.epoch != self._epoch:
             self._bind(path)
-        if now_ms >= <long long>path.until_ms or path.shut:
+        if now_ms >= path.until_ms or path.shut:
             return None
         slots = path.slots
         if not slots:
@@ -16,13 +23,13 @@ cdef class HolderCore:
         amounts = path.pick((microdollars, tokens, 1))
         if now_ms >= self.deadline_ms or self._core.reserve(slots, amounts) != HELD:
             return None
-        cdef long long credit = <long long>path.credit - 1
-        path.credit = credit
-        if credit < 0:
+        path.credit -= 1
+        if path.credit < 0:
             self._look(path, amounts, now_ms)
         return self.held(microdollars, path, slots, amounts, tokens)
 
-    def settle(self, hold, microdollars, tokens, requests=1):
+    cpdef tuple settle(self, hold, microdollars, tokens, requests=1):
+        cdef Path path
         if not hold.open:
             return None
         hold.open = False
@@ -43,17 +50,12 @@ cdef class HolderCore:
             self._activate(path)
         return charged
 
-    def void(self, hold):
+    cpdef object void(self, hold):
         self.settle(hold, 0, 0, 0)
 
-    def spent(self, path, tuple slots not None):
-        cdef Py_ssize_t place, depth = len(slots)
-        cdef list found = [None] * depth
-        balance = self._core.balance
-        leases = path.leases
-        for place in range(depth):
-            found[place] = balance(slots[place])[2] + leases[place].past[2]
-        return tuple(found)
+    cpdef tuple spent(self, Path path, tuple slots):
+        cdef tuple now = self._core.spent(slots)
+        return tuple([now[place] + lease.past[2] for place, lease in enumerate(path.leases[:len(slots)])])
 
     @property
     def hungry(self):

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from fastroute._core import Leases
 from fastroute.domain import Reservation
-from fastroute.ledger._leases import HolderCore
+from fastroute.ledger._leases import HolderCore, Path
 from fastroute.ledger.protocol import Facts, LeaseAnswer, LeaseReport, PathWindow, Refreshed
 
 WINDOWS_MAX: Final = 1 << 16  # that one worker holds rights on at once; 56 bytes each
@@ -70,20 +70,6 @@ class Lease(Struct, eq=False):
     needed: int = 0  # by those who wait
     recent: int = 0  # about what one reserve takes
     low: int = 0
-
-
-class Path(Struct, eq=False):
-    """Where one account's requests draw on: its windows, each bound to a slot until the holder's epoch moves."""
-
-    windows: tuple[int, ...]
-    leases: tuple[Lease, ...]
-    pick: Callable[[tuple[Any, ...]], Amounts]
-    until_ms: int  # from then on the facts must be asked for again
-    slots: tuple[int, ...] = ()
-    epoch: int = -1
-    shut: bool = False  # one of its windows admits nothing
-    active: bool = False  # it reserved or settled since the last report
-    credit: int = 0  # reserves until the next look at the low-water marks
 
 
 # A type checker takes structs for dataclasses, of which none may thaw what another froze; msgspec's may.

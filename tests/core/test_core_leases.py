@@ -151,6 +151,16 @@ def test_settling_charges_what_was_spent_and_frees_the_rest():
     assert leases.balance(0) == (1000, 0, 53, 0, 947)
 
 
+def test_what_several_slots_have_spent_is_asked_at_once():
+    leases = opened(1000, 1000)
+    leases.reserve((0, 1), (480, 480))
+    leases.settle((0, 1), (480, 480), (53, 7))
+    assert leases.spent((1, 0)) == (7, 53)
+    assert leases.spent(()) == ()
+    with pytest.raises(ValueError, match="slot 2 is not open"):
+        leases.spent((2,))
+
+
 def test_voiding_frees_everything():
     leases = opened(1000, 1000)
     leases.reserve((0, 1), (480, 480))

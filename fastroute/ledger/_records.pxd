@@ -1,0 +1,13 @@
+"""The compiled face of the hot records' writer."""
+
+cpdef bytes send(
+    long long attempt, str request, account, tuple windows, tuple reserved, str entry, str model, str lane, long long at_ms,
+    microdollars
+)
+cpdef bytes settle(
+    long long attempt, str basis, str outcome, status, tuple charged, tuple spent, tuple usage, picodollars, microdollars, ms
+)
+cpdef bytes finish(
+    str request, account, str decision, str surface, str asked, str entry, str reason, int status, bint stream,
+    long long started_ms, long long latency_ms, first_chunk_ms, dict details
+)

@@ -27,9 +27,10 @@ from fastroute.ledger.keeper import Keeper
 from fastroute.ledger.library import Library as Library  # the desk's door to the store
 from fastroute.ledger.parties import Desk, Grave, Letter, Now, Post, Reading, Seal, Shelf
 
-# The journals are due so long after a turn that found something there, since a commit costs half a millisecond whatever
-# is in it; after those that found nothing it is twice as long, and again. Whoever asks is heard at once.
-TURN_S: Final = 0.04
+# The journals are due so long after a turn that found something there, since a commit costs a millisecond of CPU whatever
+# is in it; after those that found nothing it is twice as long, and again. Whoever asks is heard at once, and has them
+# read before he is answered.
+TURN_S: Final = 0.1
 IDLE_S: Final = 0.25
 
 log = logging.getLogger("fastroute.bookkeeper")

@@ -58,9 +58,6 @@ class Library(Protocol):
 
     def receipt(self, id: str) -> ReceiptRow | None: ...  # noqa: A002  the word of the rows
 
-    def receipt_of(self, request: str) -> ReceiptRow | None:
-        """The receipt of one request."""
-
     def receipts(self, *, account: int | None = None, limit: int = 100, before: int | None = None) -> list[ReceiptRow]:
         """The newest receipts first, of one account or of all; `before` is the `seq` to go on from, itself left out."""
 

@@ -103,9 +103,6 @@ class Memory:
     def receipt(self, id: str) -> ReceiptRow | None:  # noqa: A002  the word of the rows
         return next((row for row in reversed(self._in_chain()) if row.id == id), None)
 
-    def receipt_of(self, request: str) -> ReceiptRow | None:
-        return next((row for row in reversed(self._in_chain()) if row.request == request), None)
-
     def receipts(self, *, account: int | None = None, limit: int = 100, before: int | None = None) -> list[ReceiptRow]:
         rows = [
             row

@@ -299,12 +299,18 @@ def _preferences(tx: Statements) -> None:
     tx.run("ALTER TABLE accounts ADD COLUMN prefer TEXT CHECK (prefer IN ('cost', 'latency'))")
 
 
+def _lighter_receipts(tx: Statements) -> None:
+    """A receipt is found by its id alone, which follows from its request's: an index less for each request."""
+    tx.run("DROP INDEX receipts_by_request")
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "registry", _registry),
     Migration(2, "books", _books),
     Migration(3, "agents", _agents),
     Migration(4, "gguf", _gguf),
     Migration(5, "preferences", _preferences),
+    Migration(6, "lighter receipts", _lighter_receipts),
 )
 LATEST = len(MIGRATIONS)
 assert [migration.number for migration in MIGRATIONS] == list(range(1, LATEST + 1)), "numbered 1, 2, 3 ..."

@@ -22,11 +22,13 @@ from urllib.parse import quote
 from fastroute.errors import StoreCorrupt, StoreError, StoreTooNew
 from fastroute.ledger import migrations
 
-Value = None | int | float | str | bytes
+Value = None | int | float | str | bytes | bytearray
 
 BUSY_MS = 5_000
 _SQLITE_LEAST = (3, 37)  # STRICT tables
 _APPLICATION_ID = 0x66724C31  # "frL1" in the file's header: this database is ours
+_PAGE_BYTES = 16 * 1024
+_LOG_BYTES = 8 * 1024 * 1024  # of the write-ahead log, before it is moved into the file: fewer pages are moved twice
 _SEED_TABLES = {"models", "agents"}  # what an inference router's database holds; migration 1 takes it over
 
 
@@ -282,12 +284,16 @@ class Store:
         """Set the connection up and bring the schema to the latest version; the writers' lock is held."""
         mode = self._pragma(connection, "journal_mode")
         if mode != "wal":
+            # Heard only where no page is written yet. Rows that are appended cost a sixth less in pages of this size.
+            self._run(connection, f"PRAGMA page_size = {_PAGE_BYTES}")
             mode = self._pragma(connection, "journal_mode = WAL")
         if mode != "wal":
             raise StoreError(
                 f"{self.path} lies on a filesystem without write-ahead logging (mode {mode}); use a local disk"
             )
         self._run(connection, "PRAGMA synchronous = FULL")
+        pages = _LOG_BYTES // self._pragma(connection, "page_size")
+        self._run(connection, f"PRAGMA wal_autocheckpoint = {pages}")
         self._run(connection, "PRAGMA trusted_schema = OFF")
         if self._version(connection) < migrations.LATEST:
             # Foreign keys are off meanwhile, since a migration may build a table anew; they are checked before the end.

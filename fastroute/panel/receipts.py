@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 from fastroute.ledger.book import Refused
 from fastroute.panel.counter import Counter
+from fastroute.receipts.seal import receipt_id
 
 LIMIT_MAX = 1000
 Place = Annotated[int, Meta(ge=0, lt=2**62)]
@@ -33,7 +34,7 @@ class Chain(Struct, forbid_unknown_fields=True):
 
 def show(counter: Counter, asked: Show) -> bytes:
     """The receipt's bytes, as they were signed."""
-    row = counter.library.receipt(asked.id) or counter.library.receipt_of(asked.id)
+    row = counter.library.receipt(asked.id) or counter.library.receipt(receipt_id(asked.id))
     if row is None or (asked.account is not None and not counter.owns(asked.account, row.account)):
         raise Refused(404, "receipt_not_found", f"no receipt is called {asked.id!r}", "id")
     return row.body

@@ -131,12 +131,13 @@ class TestDamage:
 
     def test_any_page_overwritten(self, filled: Path) -> None:
         whole = filled.read_bytes()
-        noise = random.Random(4).randbytes(4096)
-        pages = len(whole) // 4096
+        size = int.from_bytes(whole[16:18], "big")  # of a page, as the file's head tells it
+        noise = random.Random(4).randbytes(size)
+        pages = len(whole) // size
         assert pages > 30
         step = 1 if os.environ.get("FASTROUTE_TORTURE") else 3
         for page in range(0, pages, step):
-            filled.write_bytes(whole[: page * 4096] + noise + whole[(page + 1) * 4096 :])
+            filled.write_bytes(whole[: page * size] + noise + whole[(page + 1) * size :])
             self.refused(filled)
 
     def test_a_log_left_by_a_crash_is_not_moved_into_a_damaged_file(self, filled: Path, tmp_path: Path) -> None:

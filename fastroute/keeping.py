@@ -10,27 +10,27 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
 from fastroute import logs
+from fastroute._keeping import Told
 from fastroute.config import Config
 from fastroute.config.model import KILL_AFTER_DRAIN_S
-from fastroute.domain import Usage
 from fastroute.errors import ConfigError, FastrouteError, StoreError
 from fastroute.ledger import secrets
 from fastroute.ledger.agents import Agents
-from fastroute.ledger.book import Book, FinishedRequest
+from fastroute.ledger.balances import FinishedRequest
+from fastroute.ledger.book import Book
 from fastroute.ledger.bookkeeper import Bookkeeper
 from fastroute.ledger.books import Books
-from fastroute.ledger.records import Send, Settle
 from fastroute.ledger.sqlite import Store
 from fastroute.ledger.store import ReceiptRow
 from fastroute.panel.desk import Desk
 from fastroute.receipts.keys import Keyring, load_keys, open_keys
 from fastroute.receipts.mirror import Mirror
-from fastroute.receipts.seal import GENESIS, AttemptLine, Charge, Particulars, Sealer
+from fastroute.receipts.seal import GENESIS, Sealer
 
 # What a process that will not keep these books ends with, those of sysexits.h; anything else is a crash.
 IO: Final = 74
@@ -112,63 +112,28 @@ class Seals:
         self._sealer = Sealer(keyring.key, keyring.kid)
         self._look_at = time.monotonic() + _RENEW_S
 
-    def __call__(self, book: Book, finished: FinishedRequest, last: ReceiptRow | None) -> ReceiptRow:
+    def __call__(self, book: Book, finished: Sequence[FinishedRequest], last: ReceiptRow | None) -> list[ReceiptRow]:
         self._renew()
         sealer = self._sealer
         if sealer.seq != (0 if last is None else last.seq):  # the last batch was not stored, or it is the first of all
             sealer.seq, sealer.link = (0, GENESIS) if last is None else (last.seq, last.link)
-        finish = finished.finish
-        account = book.account(finish.account)
-        sealed = sealer.seal(
-            Particulars(
-                finish.request,
-                finish.decision,
-                finish.started_ms,
-                None if account is None else account.public_id,
-                None if account is None else account.name,
-                finish.surface,
-                finish.asked,
-                finish.entry or None,
-                finish.reason,
-                finish.status,
-                finish.stream,
-                finish.latency_ms,
-                finish.first_chunk_ms,
-                tuple([self._line(book, send, settle) for send, settle in finished.attempts]),
-                finish.details,
+        told = Told(book.account, book.window)
+        rows = []
+        for one in finished:
+            finish = one.finish
+            sealed = sealer.seal(told.particulars(finish, one.attempts))
+            if self._mirror is not None:
+                # A copy for people: one of a batch that is not stored after all is written once more, and the same.
+                try:
+                    self._mirror.put(sealed.id, sealed.body)
+                except OSError as error:
+                    log.error("receipt %s is in the books and not in its file: %s", sealed.id, error)
+            rows.append(
+                ReceiptRow(
+                    sealed.seq, sealed.id, finish.request, finish.account, finish.started_ms, sealed.body, sealed.link
+                )
             )
-        )
-        if self._mirror is not None:
-            # A copy for people: one of a batch that is not stored after all is written once more, and the same.
-            try:
-                self._mirror.put(sealed.id, sealed.body)
-            except OSError as error:
-                log.error("receipt %s is in the books and not in its file: %s", sealed.id, error)
-        return ReceiptRow(
-            sealed.seq, sealed.id, finish.request, finish.account, finish.started_ms, sealed.body, sealed.link
-        )
-
-    def _line(self, book: Book, send: Send, settle: Settle) -> AttemptLine:
-        charges = [
-            # One that its account has left behind meanwhile is told by its number.
-            Charge(*(book.window(number) or ("", "", f"window {number}")), reserved, charged)
-            for number, reserved, charged in zip(send.windows, send.reserved, settle.charged, strict=True)
-        ]
-        return AttemptLine(
-            send.attempt,
-            send.entry,
-            send.lane,
-            send.model,
-            settle.outcome,
-            settle.status or None,
-            settle.basis,
-            send.microdollars,
-            tuple(charges),
-            settle.picodollars,
-            settle.microdollars,
-            Usage(*settle.usage),
-            settle.ms,
-        )
+        return rows
 
     def _renew(self) -> None:
         now = time.monotonic()

@@ -6,15 +6,17 @@ every record of a journal would cost more than all the arithmetic.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import msgspec
 from msgspec import Struct
 
 from fastroute.domain import MICRODOLLARS_MAX
 from fastroute.errors import FastrouteError
 from fastroute.ledger.records import Finish, Send, Settle
-from fastroute.ledger.store import AccountRow, BudgetRow, HolderKind, HolderRow, LeaseRow, OpenRow, WindowRow
+from fastroute.ledger.store import AccountRow, BudgetRow, HolderKind, HolderRow, LeaseRow, WindowRow
+
+if TYPE_CHECKING:
+    from fastroute.ledger._tally import Underway
 
 # A budget that was taken away: its row stays, because its windows have balances and its leases come home to it.
 UNLIMITED: Final = MICRODOLLARS_MAX
@@ -40,8 +42,12 @@ class OpenRequest(Struct, frozen=True, array_like=True):
     finish: Finish | None = None
 
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(OpenRequest).decode
+class FinishedRequest(Struct, frozen=True, gc=False):
+    """A request that is over, with its attempts in order. An attempt that nobody closed is presumed, and says so."""
+
+    holder: int
+    finish: Finish
+    attempts: tuple[tuple[Send, Settle], ...]
 
 
 class Account:
@@ -272,28 +278,3 @@ class Holder:
 
     def row(self) -> HolderRow:
         return HolderRow(self.id, self.kind, self.account, self.boot_id, self.segment, self.offset, self.seq, self.live)
-
-
-class Underway:
-    """A request under way; `kept` when the store has a row of it."""
-
-    __slots__ = ("finish", "holder", "kept", "open", "request", "sends", "settles")
-
-    def __init__(self, holder: int, request: str) -> None:
-        self.holder = holder
-        self.request = request
-        self.sends: list[Send] = []
-        self.settles: list[Settle | None] = []
-        self.open = 0  # attempts that are not closed
-        self.finish: Finish | None = None
-        self.kept = False
-
-    def row(self) -> OpenRow:
-        body = OpenRequest(tuple(self.sends), tuple(self.settles), self.finish)
-        return OpenRow(self.holder, self.request, _encode(body))
-
-    def restore(self, row: OpenRow) -> None:
-        body = _decode(row.body)
-        self.sends, self.settles, self.finish = list(body.sends), list(body.settles), body.finish
-        self.open = self.settles.count(None)
-        self.kept = True

@@ -41,10 +41,10 @@ from fastroute.ledger.store import (
     WindowKind,
     WindowRow,
 )
-from fastroute.ledger.tally import FinishedRequest, Tally
+from fastroute.ledger.tally import Tally
 from fastroute.ledger.windows import known_zone
 
-__all__ = ["Balance", "Book", "BrokenBooks", "Budget", "FinishedRequest", "OpenRequest", "Recalls", "Refused"]
+__all__ = ["Balance", "Book", "BrokenBooks", "Budget", "OpenRequest", "Recalls", "Refused"]
 
 PATH_MAX: Final = 4  # windows that one request draws on; `_core.Leases` holds as many
 DESK: Final = 0  # the holder under which the desk's own entries stand

@@ -14,7 +14,6 @@ from typing import Any, Final
 import msgspec
 
 from fastroute.errors import StoreCorrupt, StoreError
-from fastroute.ledger import records
 from fastroute.ledger.book import Book, BrokenBooks, Recalls, Refused, Scarce
 from fastroute.ledger.journal import JournalDamaged, JournalError
 from fastroute.ledger.parties import Desk, Grave, Journals, Letter, Now, Post, Reading, Seal, Shelf
@@ -333,7 +332,6 @@ class Keeper:
 
     def _read(self, book: Book, holder: int, now: Now, most: int | None) -> int:
         reader = self._readers[holder]
-        apply, decode, wall_ms = book.apply, records.decode, now.wall_ms
         done = 0
         while most is None or done < most:
             before = reader.segment, reader.offset
@@ -355,13 +353,11 @@ class Keeper:
                 return done
             if not found:
                 break
-            index = 0
             try:
-                for index, (kind, payload) in enumerate(found):  # noqa: B007  told to the wall
-                    apply(holder, decode(kind, payload), wall_ms)
+                book.read(holder, found, now.wall_ms)
             except (BrokenBooks, msgspec.DecodeError, KeyError) as error:
                 log.error("holder %d wrote what contradicts the books; what it holds stays held: %s", holder, error)
-                self._wall(holder, before, index)
+                self._wall(holder, before, book.progress)
                 raise _Contradiction from error
             done += len(found)
         self._unread.discard(holder)
@@ -456,10 +452,9 @@ class Keeper:
         """Seal receipts, commit, and then remove what is needed no more; True when anything was written."""
         last = self._last
         receipts: list[ReceiptRow] = []
-        if self._seal is not None:
-            for one in book.finished:
-                last = self._seal(book, one, last)
-                receipts.append(last)
+        if self._seal is not None and book.finished:
+            receipts = self._seal(book, book.finished, last)
+            last = receipts[-1] if receipts else last
         book.finished.clear()
         changes = book.take()
         changes.receipts = receipts

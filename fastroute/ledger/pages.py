@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
+
+from fastroute.ledger._tally import Underway
 from fastroute.ledger.balances import (
     UNLIMITED,
     WINDOWS_KEPT,
@@ -15,7 +18,7 @@ from fastroute.ledger.balances import (
     Budget,
     Holder,
     Lease,
-    Underway,
+    OpenRequest,
     Window,
 )
 from fastroute.ledger.store import AccountRow, BudgetRow, Changes, EntryRow, OpenRow, State, UsageDelta, WindowRow
@@ -23,6 +26,8 @@ from fastroute.ledger.windows import window_at
 
 DAY_MS = 86_400_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(OpenRequest).decode
 _DESK_ENTRIES = "desk_entries"  # a note: how many entries the desk has made
 
 
@@ -93,8 +98,7 @@ class Pages:
                 money.up = tuple(holder.leases.values())
         for open_row in state.open:
             holder = self._holders[open_row.holder]
-            underway = holder.requests[open_row.request] = Underway(open_row.holder, open_row.request)
-            underway.restore(open_row)
+            underway = holder.requests[open_row.request] = _underway(open_row)
             for place, (send, settle) in enumerate(zip(underway.sends, underway.settles, strict=True)):
                 if settle is None:
                     holder.attempts[send.attempt] = (underway, place, send)
@@ -129,7 +133,7 @@ class Pages:
             key = (underway.holder, underway.request)
             open_ = self._holders[underway.holder].requests.get(underway.request) is underway
             if open_:
-                requests[key] = underway.row()
+                requests[key] = _open_row(underway)
             elif underway.kept and key not in requests:
                 requests[key] = None
             underway.kept = open_
@@ -318,3 +322,16 @@ class Pages:
 
 def _day(number: int) -> str:
     return (_EPOCH + timedelta(days=number)).date().isoformat()
+
+
+def _open_row(underway: Underway) -> OpenRow:
+    body = OpenRequest(tuple(underway.sends), tuple(underway.settles), underway.finish)
+    return OpenRow(underway.holder, underway.request, _encode(body))
+
+
+def _underway(row: OpenRow) -> Underway:
+    underway, body = Underway(row.holder, row.request), _decode(row.body)
+    underway.sends, underway.settles, underway.finish = list(body.sends), list(body.settles), body.finish
+    underway.open = underway.settles.count(None)
+    underway.kept = True
+    return underway

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from fastroute.ledger.book import Book, FinishedRequest
+from fastroute.ledger.balances import FinishedRequest
+from fastroute.ledger.book import Book
 from fastroute.ledger.protocol import Question, Reply
 from fastroute.ledger.store import BookStore, ReceiptRow, RecordRow
 
@@ -65,8 +66,8 @@ class Shelf(BookStore, Protocol):
     def sweep(self, now_ms: int) -> int: ...
 
 
-# The receipt that follows the last one.
-Seal = Callable[[Book, FinishedRequest, ReceiptRow | None], ReceiptRow]
+# The receipts that follow the last one, in the order of the requests.
+Seal = Callable[[Book, Sequence[FinishedRequest], ReceiptRow | None], list[ReceiptRow]]
 
 
 class Letter(NamedTuple):

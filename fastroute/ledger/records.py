@@ -5,6 +5,7 @@ Amounts stand beside totals: a total can be told twice, late or out of order wit
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -73,16 +74,17 @@ class Stop(Struct, frozen=True, array_like=True, gc=False):
 Record = Send | Settle | Finish | Stop
 
 _encoder = msgspec.msgpack.Encoder()
-_decoders: Final[dict[int, msgspec.msgpack.Decoder[Any]]] = {
-    SEND: msgspec.msgpack.Decoder(Send),
-    SETTLE: msgspec.msgpack.Decoder(Settle),
-    FINISH: msgspec.msgpack.Decoder(Finish),
-    STOP: msgspec.msgpack.Decoder(Stop),
+# By kind; a `msgspec.DecodeError` tells of bytes that are no such record.
+DECODERS: Final[dict[int, Callable[[bytes], Any]]] = {
+    SEND: msgspec.msgpack.Decoder(Send).decode,
+    SETTLE: msgspec.msgpack.Decoder(Settle).decode,
+    FINISH: msgspec.msgpack.Decoder(Finish).decode,
+    STOP: msgspec.msgpack.Decoder(Stop).decode,
 }
 encode = _encoder.encode
 
 
-def decode(kind: int, payload: bytes | memoryview) -> Record:
+def decode(kind: int, payload: bytes) -> Record:
     """The record of one kind; `msgspec.DecodeError` or `KeyError` when it is none."""
-    record: Record = _decoders[kind].decode(payload)
+    record: Record = DECODERS[kind](payload)
     return record

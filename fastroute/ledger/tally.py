@@ -6,12 +6,11 @@ as spent are compared with the journal's and never added, so that one told early
 
 from __future__ import annotations
 
-from msgspec import Struct
-
-from fastroute.ledger.balances import BrokenBooks, Holder, Lease, Recalls, Underway, Window
+from fastroute.ledger._tally import Batch
+from fastroute.ledger.balances import BrokenBooks, FinishedRequest, Holder, Lease, Recalls, Window
 from fastroute.ledger.pages import Pages
 from fastroute.ledger.protocol import LeaseAnswer, LeaseReport, Refresh, Refreshed
-from fastroute.ledger.records import Finish, Record, Send, Settle
+from fastroute.ledger.records import Finish, Record, Settle
 from fastroute.ledger.store import EntryRow, HolderRow, State
 
 NO_USAGE = (0, 0, 0, 0, 0)
@@ -19,21 +18,17 @@ NO_USAGE = (0, 0, 0, 0, 0)
 LOST = 0
 
 
-class FinishedRequest(Struct, frozen=True, gc=False):
-    """A request that is over, with its attempts in order. An attempt that nobody closed is presumed, and says so."""
-
-    holder: int
-    finish: Finish
-    attempts: tuple[tuple[Send, Settle], ...]
-
-
 class Tally(Pages):
-    """`finished` is drained by whoever makes receipts; `breaches` counts attempts that cost more than was held."""
+    """`finished` is drained by whoever makes receipts; `breaches` counts attempts that cost more than was held.
+
+    Records of journals are put upon it by `_tally`.
+    """
 
     def __init__(self, state: State) -> None:
         super().__init__(state)
         self.finished: list[FinishedRequest] = []
         self.breaches = 0
+        self.progress = 0
 
     # Lives.
 
@@ -79,7 +74,7 @@ class Tally(Pages):
             if money is not None and charged != send.reserved:
                 money = min(money, self._microdollars(send.windows, charged) or 0)
             presumed = Settle(send.attempt, "presumed", "gone", 0, charged, spent, NO_USAGE, None, money, 0)
-            self._settle(life, presumed, now_ms)
+            Batch(self, life, now_ms).settle(presumed)
         if power_lost:
             self._presume_the_rest(life, now_ms)
         self._interrupt(life)
@@ -128,114 +123,33 @@ class Tally(Pages):
         )
 
     def _interrupt(self, life: Holder) -> None:
+        closing = Batch(self, life, 0)
         for underway in tuple(life.requests.values()):
             first, last = underway.sends[0], underway.sends[-1]
             underway.finish = underway.finish or Finish(
                 underway.request, last.account, "", "", "", "", "interrupted", 0, False, first.at_ms, 0, None
             )
-            self._over(life, underway, underway.finish)
+            closing.over(underway, underway.finish)
 
     # Journals.
 
     def apply(self, holder: int, record: Record, now_ms: int) -> None:
         """Take in one record of a journal, in its order and once; `BrokenBooks` when it contradicts what came before."""
+        self._batch(holder, now_ms).apply(record)
+
+    def read(self, holder: int, found: list[tuple[int, bytes]], now_ms: int) -> None:
+        """The same for many, as a journal holds them; when one is refused, `progress` tells how many were taken in.
+
+        Bytes that are no record are a `msgspec.DecodeError` or a `KeyError`.
+        """
+        self._batch(holder, now_ms).read(found)
+
+    def _batch(self, holder: int, now_ms: int) -> Batch:
+        self.progress = 0
         life = self._holders.get(holder)
         if life is None or not life.live:
             raise BrokenBooks(f"holder {holder} is not alive")
-        kind = type(record)
-        if kind is Send:
-            self._send(life, record)  # type: ignore[arg-type]  # told apart by identity: isinstance costs twice as much
-        elif kind is Settle:
-            self._settle(life, record, now_ms)  # type: ignore[arg-type]
-        elif kind is Finish:
-            self._finish(life, record)  # type: ignore[arg-type]
-        else:
-            self._stop(life)
-
-    def _send(self, life: Holder, send: Send) -> None:
-        attempt = send.attempt
-        if attempt in life.attempts:
-            raise BrokenBooks(f"attempt {attempt} of holder {life.id} is sent twice")
-        leases = life.leases
-        for window, reserved in zip(send.windows, send.reserved, strict=True):
-            lease = leases.get(window)
-            # Without a lease it is one that has ended: a report told of it before the journal did. It can charge nothing.
-            if lease is not None and reserved > lease.granted:
-                raise BrokenBooks(f"attempt {attempt} of holder {life.id} holds what it was never granted on {window}")
-        request = send.request
-        underway = life.requests.get(request)
-        if underway is None:
-            underway = life.requests[request] = Underway(life.id, request)
-        life.attempts[attempt] = (underway, len(underway.sends), send)
-        underway.sends.append(send)
-        underway.settles.append(None)
-        underway.open += 1
-        self._changed_requests.add(underway)
-
-    def _settle(self, life: Holder, settle: Settle, now_ms: int) -> None:
-        attempt = settle.attempt
-        found = life.attempts.pop(attempt, None)
-        if found is None:
-            raise BrokenBooks(f"attempt {attempt} of holder {life.id} is closed but not open")
-        underway, place, send = found
-        charged = settle.charged
-        breached = False
-        leases = life.leases
-        for window, reserved, charge, spent in zip(send.windows, send.reserved, charged, settle.spent, strict=True):
-            lease = leases.get(window)
-            if charge < 0 or (lease is not None and lease.spent + charge != spent):
-                raise BrokenBooks(
-                    f"attempt {attempt} of holder {life.id} charges {charge} on window {window} and makes that {spent}"
-                )
-            if charge > reserved:
-                breached = True
-                self._breach(life, window, lease, charge, reserved, spent, now_ms)
-            elif charge:
-                if lease is None:
-                    raise BrokenBooks(
-                        f"attempt {attempt} of holder {life.id} charges {charge} on window {window}, not lent"
-                    )
-                if spent <= lease.rights and not lease.window.up:
-                    lease.spent = spent
-                    self._changed_leases.add(lease)
-                else:
-                    self._spend(lease, charge, 0, now_ms)
-        self.breaches += breached
-        usage = settle.usage
-        microdollars = settle.microdollars
-        model = send.model
-        self._entries.append(
-            EntryRow(
-                life.id,
-                attempt,
-                send.request,
-                send.account,
-                send.windows,
-                send.reserved,
-                charged,
-                settle.basis,
-                send.entry,
-                model,
-                send.lane,
-                settle.outcome,
-                usage,
-                settle.picodollars,
-                microdollars,
-                send.at_ms,
-            )
-        )
-        counts = self._use(send.account, send.at_ms, model)
-        counts[1] += 1
-        counts[2] += usage[0] + usage[2] + usage[3]
-        counts[3] += usage[1]
-        if microdollars is not None:
-            counts[4] += microdollars
-        underway.settles[place] = settle
-        underway.open -= 1
-        if underway.kept:
-            self._changed_requests.add(underway)
-        if underway.finish is not None and not underway.open:
-            self._over(life, underway, underway.finish)
+        return Batch(self, life, now_ms)
 
     def _breach(
         self, life: Holder, number: int, lease: Lease | None, charge: int, reserved: int, spent: int, now_ms: int
@@ -251,37 +165,6 @@ class Tally(Pages):
             lease = Lease(window, life)
         assert lease is not None, "there was one, or there was a window to make one on"
         self._spend(lease, charge, charge - reserved, now_ms)
-
-    def _finish(self, life: Holder, finish: Finish) -> None:
-        underway = life.requests.get(finish.request)
-        if underway is None:
-            self.finished.append(FinishedRequest(life.id, finish, ()))
-            self._use(finish.account, finish.started_ms, "")[0] += 1
-        elif underway.open:
-            # The caller has gone while an attempt is still drained: it is over when that is closed.
-            underway.finish = finish
-            self._changed_requests.add(underway)
-        else:
-            self._over(life, underway, finish)
-
-    def _over(self, life: Holder, underway: Underway, finish: Finish) -> None:
-        sends = underway.sends
-        answered = sends[-1]
-        attempts: tuple[tuple[Send, Settle | None], ...]
-        if len(sends) == 1:  # nearly always, and a third cheaper
-            attempts = ((answered, underway.settles[0]),)
-        else:
-            attempts = tuple(zip(sends, underway.settles, strict=True))
-            for send in sends:
-                if send.entry == finish.entry:
-                    answered = send
-        self._use(finish.account, answered.at_ms, answered.model)[0] += 1
-        self.finished.append(FinishedRequest(life.id, finish, attempts))  # type: ignore[arg-type]  # all are closed
-        del life.requests[underway.request]
-        if not underway.kept:
-            self._changed_requests.discard(underway)
-        else:
-            self._changed_requests.add(underway)
 
     def _stop(self, life: Holder) -> None:
         if life.attempts:

@@ -7,7 +7,8 @@ from fastroute.receipts.chain import ChainFault, ChainReport, verify_chain
 from fastroute.receipts.describe import describe
 from fastroute.receipts.keys import Keyring, add_key, load_keys, open_keys
 from fastroute.receipts.mirror import Mirror, is_receipt_id
-from fastroute.receipts.seal import GENESIS, AttemptLine, Charge, Particulars, Sealed, Sealer, receipt_id
+from fastroute.receipts.seal import GENESIS, Sealed, Sealer, receipt_id
+from fastroute.receipts.told import AttemptLine, Charge, Particulars
 from fastroute.receipts.verify import Proof, verify
 
 __all__ = [

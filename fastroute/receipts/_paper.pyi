@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from fastroute.receipts.seal import Particulars
+from fastroute.receipts.told import Particulars
 
 def written(
     told: Particulars,

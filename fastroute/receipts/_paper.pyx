@@ -11,21 +11,20 @@ from hashlib import blake2b
 
 from msgspec import json
 
+from fastroute.domain import Usage
 from fastroute.money import usd_from_picodollars
+from fastroute.receipts.told import AttemptLine, Charge, Particulars
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.long cimport PyLong_AsLongLongAndOverflow
-from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from cpython.mem cimport PyMem_Free
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeASCII
 from libc.stdint cimport int64_t, uint64_t
-from libc.string cimport memcmp, memcpy, memmove, memset, strlen
+from libc.string cimport memcmp, memcpy, memmove, memset
+
+from fastroute._fields cimport at, offset_of
 
 cdef object others = json.Encoder(order="sorted").encode
-
-# What stands for itself inside a JSON text: all but controls, the quote and the backslash.
-cdef bint PLAIN[256]
-for _code in range(256):
-    PLAIN[_code] = _code >= 0x20 and _code not in b'"\\'
 
 cdef int64_t PER_DOLLAR = 1_000_000_000_000
 cdef const char *HEX = b"0123456789abcdef"
@@ -33,37 +32,137 @@ cdef enum:
     SIGNATURE = 79  # bytes of "signature":"<64 digits>",
 
 
-cdef struct Sheet:
-    char first[4096]  # nearly always enough, and free
-    char *bytes
-    Py_ssize_t size
-    Py_ssize_t room
+cdef Py_ssize_t TOLD_ACCOUNT = offset_of(Particulars, "account")
+cdef Py_ssize_t TOLD_ACCOUNT_NAME = offset_of(Particulars, "account_name")
+cdef Py_ssize_t TOLD_ATTEMPTS = offset_of(Particulars, "attempts")
+cdef Py_ssize_t TOLD_DECISION_ID = offset_of(Particulars, "decision_id")
+cdef Py_ssize_t TOLD_FIRST_CHUNK_MS = offset_of(Particulars, "first_chunk_ms")
+cdef Py_ssize_t TOLD_LATENCY_MS = offset_of(Particulars, "latency_ms")
+cdef Py_ssize_t TOLD_PRICE_TABLE = offset_of(Particulars, "price_table")
+cdef Py_ssize_t TOLD_REASON = offset_of(Particulars, "reason")
+cdef Py_ssize_t TOLD_REQUEST_ID = offset_of(Particulars, "request_id")
+cdef Py_ssize_t TOLD_ROUTE_FINAL = offset_of(Particulars, "route_final")
+cdef Py_ssize_t TOLD_STATUS = offset_of(Particulars, "status")
+cdef Py_ssize_t TOLD_STREAM = offset_of(Particulars, "stream")
+cdef Py_ssize_t TOLD_SURFACE = offset_of(Particulars, "surface")
+cdef Py_ssize_t LINE_ATTEMPT = offset_of(AttemptLine, "attempt")
+cdef Py_ssize_t LINE_BASIS = offset_of(AttemptLine, "basis")
+cdef Py_ssize_t LINE_CHARGES = offset_of(AttemptLine, "charges")
+cdef Py_ssize_t LINE_ENTRY = offset_of(AttemptLine, "entry")
+cdef Py_ssize_t LINE_LANE = offset_of(AttemptLine, "lane")
+cdef Py_ssize_t LINE_MICRODOLLARS = offset_of(AttemptLine, "microdollars")
+cdef Py_ssize_t LINE_MODEL = offset_of(AttemptLine, "model")
+cdef Py_ssize_t LINE_MS = offset_of(AttemptLine, "ms")
+cdef Py_ssize_t LINE_OUTCOME = offset_of(AttemptLine, "outcome")
+cdef Py_ssize_t LINE_PICODOLLARS = offset_of(AttemptLine, "picodollars")
+cdef Py_ssize_t LINE_PRICE = offset_of(AttemptLine, "price")
+cdef Py_ssize_t LINE_RESERVED_MICRODOLLARS = offset_of(AttemptLine, "reserved_microdollars")
+cdef Py_ssize_t LINE_STATUS = offset_of(AttemptLine, "status")
+cdef Py_ssize_t LINE_USAGE = offset_of(AttemptLine, "usage")
+cdef Py_ssize_t CHARGE_ACCOUNT = offset_of(Charge, "account")
+cdef Py_ssize_t CHARGE_CHARGED = offset_of(Charge, "charged")
+cdef Py_ssize_t CHARGE_RESERVED = offset_of(Charge, "reserved")
+cdef Py_ssize_t CHARGE_UNIT = offset_of(Charge, "unit")
+cdef Py_ssize_t CHARGE_WINDOW = offset_of(Charge, "window")
+cdef Py_ssize_t USED_INPUT = offset_of(Usage, "input")
+cdef Py_ssize_t USED_OUTPUT = offset_of(Usage, "output")
+cdef Py_ssize_t USED_CACHE_READ = offset_of(Usage, "cache_read")
+cdef Py_ssize_t USED_CACHE_WRITE = offset_of(Usage, "cache_write")
+cdef Py_ssize_t USED_REASONING = offset_of(Usage, "reasoning")
+cdef object the_usage = Usage, the_line = AttemptLine, the_charge = Charge, the_particulars = Particulars
 
 
-cdef inline char *more(Sheet *sheet, Py_ssize_t count) except NULL:
-    """Where so many bytes may be written."""
-    cdef Py_ssize_t wanted = sheet.size + count
-    cdef void *grown
-    if wanted > sheet.room:
-        wanted *= 2
-        grown = PyMem_Realloc(NULL if sheet.bytes == sheet.first else sheet.bytes, wanted)
-        if grown == NULL:
-            raise MemoryError
-        if sheet.bytes == sheet.first:
-            memcpy(grown, sheet.first, sheet.size)
-        sheet.bytes = <char *>grown
-        sheet.room = wanted
-    return sheet.bytes + sheet.size
-
-
-cdef inline int put(Sheet *sheet, const char *at, Py_ssize_t size) except -1:
-    memcpy(more(sheet, size), at, size)
-    sheet.size += size
+cdef inline int must_be(it, kind) except -1:
+    """Fields are read where those of this class lie."""
+    if type(it) is not kind:
+        raise TypeError(f"a receipt is told of a {kind.__name__}, not of a {type(it).__name__}")
     return 0
 
 
-cdef inline int say(Sheet *sheet, const char *words) except -1:
-    return put(sheet, words, strlen(words))
+cdef extern from *:
+    """
+    typedef struct {
+        char first[4096];  /* nearly always enough, and free */
+        char *bytes;
+        Py_ssize_t size, room;
+    } fastroute_sheet;
+
+    static int fastroute_grow(fastroute_sheet *sheet, Py_ssize_t wanted)
+    {
+        void *grown = PyMem_Realloc(sheet->bytes == sheet->first ? NULL : sheet->bytes, 2 * wanted);
+        if (grown == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        if (sheet->bytes == sheet->first) memcpy(grown, sheet->first, sheet->size);
+        sheet->bytes = grown;
+        sheet->room = 2 * wanted;
+        return 0;
+    }
+
+    static inline char *fastroute_more(fastroute_sheet *sheet, Py_ssize_t count)
+    {
+        if (sheet->size + count > sheet->room && fastroute_grow(sheet, sheet->size + count)) return NULL;
+        return sheet->bytes + sheet->size;
+    }
+
+    static inline __attribute__((always_inline)) int fastroute_put(fastroute_sheet *sheet, const char *at, Py_ssize_t size)
+    {
+        char *to = fastroute_more(sheet, size);
+        if (to == NULL) return -1;
+        memcpy(to, at, size);
+        sheet->size += size;
+        return 0;
+    }
+
+    /* Inline wherever it stands, so that the length of the words is known there. */
+    static inline __attribute__((always_inline)) int fastroute_say(fastroute_sheet *sheet, const char *words)
+    {
+        return fastroute_put(sheet, words, strlen(words));
+    }
+
+    /* Whether it stands for itself inside a JSON text: it holds no control, no quote and no backslash. */
+    static inline int fastroute_plain(const char *at, Py_ssize_t size)
+    {
+        const uint64_t ones = 0x0101010101010101u;
+        uint64_t word, quote, slash;
+        for (; size > 0; at += 8, size -= 8) {
+            word = 0x2020202020202020u;
+            if (size >= 8) memcpy(&word, at, 8);
+            else memcpy(&word, at, size);
+            quote = word ^ ones * '"';
+            slash = word ^ ones * '\\\\';
+            if (((word - ones * 0x20) & ~word | (quote - ones) & ~quote | (slash - ones) & ~slash) & ones * 0x80) return 0;
+        }
+        return 1;
+    }
+
+    /* A number in at least so many digits, two at a time. */
+    static int fastroute_digits(fastroute_sheet *sheet, uint64_t value, int least)
+    {
+        char turned[24], *to = turned + 24;
+        while (value >= 10 || least > 1) {
+            unsigned pair = value % 100;
+            value /= 100;
+            least -= 2;
+            *--to = '0' + pair % 10;
+            *--to = '0' + pair / 10;
+        }
+        if (value || least > 0) *--to = '0' + (char)value;
+        return fastroute_put(sheet, to, turned + 24 - to);
+    }
+    """
+    ctypedef struct Sheet "fastroute_sheet":
+        char first[4096]
+        char *bytes
+        Py_ssize_t size
+        Py_ssize_t room
+
+    char *more "fastroute_more" (Sheet *sheet, Py_ssize_t count) except NULL  # where so many bytes may be written
+    int put "fastroute_put" (Sheet *sheet, const char *at, Py_ssize_t size) except -1
+    int say "fastroute_say" (Sheet *sheet, const char *words) except -1
+    bint plain "fastroute_plain" (const char *at, Py_ssize_t size) noexcept
+    int digits "fastroute_digits" (Sheet *sheet, uint64_t value, int least) except -1
 
 
 cdef int rare(Sheet *sheet, value) except -1:
@@ -72,33 +171,20 @@ cdef int rare(Sheet *sheet, value) except -1:
 
 
 cdef int text(Sheet *sheet, value) except -1:
-    cdef Py_ssize_t i, size
-    cdef const unsigned char *at
+    cdef Py_ssize_t size
+    cdef const char *chars
     cdef char *to
     if type(value) is not str:
         return say(sheet, b"null") if value is None else rare(sheet, value)
-    at = <const unsigned char *>PyUnicode_AsUTF8AndSize(value, &size)
-    for i in range(size):
-        if not PLAIN[at[i]]:
-            return rare(sheet, value)
+    chars = PyUnicode_AsUTF8AndSize(value, &size)
+    if not plain(chars, size):
+        return rare(sheet, value)
     to = more(sheet, size + 2)
     to[0] = c'"'
-    memcpy(to + 1, at, size)
+    memcpy(to + 1, chars, size)
     to[size + 1] = c'"'
     sheet.size += size + 2
     return 0
-
-
-cdef int digits(Sheet *sheet, uint64_t value, int least) except -1:
-    """A number in at least so many digits."""
-    cdef char turned[24]
-    cdef int count = 24
-    while value or least > 0:
-        count -= 1
-        least -= 1
-        turned[count] = c"0" + <char>(value % 10)
-        value //= 10
-    return put(sheet, turned + count, 24 - count)
 
 
 cdef int number(Sheet *sheet, value) except -1:
@@ -141,18 +227,24 @@ cdef int dollars(Sheet *sheet, picodollars) except -1:
     return say(sheet, b'"')
 
 
-cdef int usage(Sheet *sheet, used) except -1:
+cdef int usage(Sheet *sheet, input, output, cache_read, cache_write, reasoning) except -1:
     say(sheet, b'{"cache_read":')
-    number(sheet, used.cache_read)
+    number(sheet, cache_read)
     say(sheet, b',"cache_write":')
-    number(sheet, used.cache_write)
+    number(sheet, cache_write)
     say(sheet, b',"input":')
-    number(sheet, used.input)
+    number(sheet, input)
     say(sheet, b',"output":')
-    number(sheet, used.output)
+    number(sheet, output)
     say(sheet, b',"reasoning":')
-    number(sheet, used.reasoning)
+    number(sheet, reasoning)
     return say(sheet, b"}")
+
+
+cdef int used_by(Sheet *sheet, used) except -1:
+    must_be(used, the_usage)
+    return usage(sheet, at(used, USED_INPUT), at(used, USED_OUTPUT), at(used, USED_CACHE_READ),
+                 at(used, USED_CACHE_WRITE), at(used, USED_REASONING))
 
 
 cdef int price(Sheet *sheet, rates) except -1:
@@ -170,53 +262,54 @@ cdef int price(Sheet *sheet, rates) except -1:
 
 
 cdef int charge(Sheet *sheet, one) except -1:
+    must_be(one, the_charge)
     say(sheet, b'{"account":')
-    text(sheet, one.account)
+    text(sheet, at(one, CHARGE_ACCOUNT))
     say(sheet, b',"charged":')
-    number(sheet, one.charged)
+    number(sheet, at(one, CHARGE_CHARGED))
     say(sheet, b',"reserved":')
-    number(sheet, one.reserved)
+    number(sheet, at(one, CHARGE_RESERVED))
     say(sheet, b',"unit":')
-    text(sheet, one.unit)
+    text(sheet, at(one, CHARGE_UNIT))
     say(sheet, b',"window":')
-    text(sheet, one.window)
+    text(sheet, at(one, CHARGE_WINDOW))
     return say(sheet, b"}")
 
 
 cdef int attempt(Sheet *sheet, line) except -1:
     cdef bint first = True
     say(sheet, b'{"attempt":')
-    number(sheet, line.attempt)
+    number(sheet, at(line, LINE_ATTEMPT))
     say(sheet, b',"basis":')
-    text(sheet, line.basis)
+    text(sheet, at(line, LINE_BASIS))
     say(sheet, b',"charges":[')
-    for one in <tuple>line.charges:
+    for one in <tuple>at(line, LINE_CHARGES):
         if not first:
             say(sheet, b",")
         first = False
         charge(sheet, one)
     say(sheet, b'],"entry":')
-    text(sheet, line.entry)
+    text(sheet, at(line, LINE_ENTRY))
     say(sheet, b',"lane":')
-    text(sheet, line.lane)
+    text(sheet, at(line, LINE_LANE))
     say(sheet, b',"microdollars":')
-    number(sheet, line.microdollars)
+    number(sheet, at(line, LINE_MICRODOLLARS))
     say(sheet, b',"model":')
-    text(sheet, line.model)
+    text(sheet, at(line, LINE_MODEL))
     say(sheet, b',"ms":')
-    number(sheet, line.ms)
+    number(sheet, at(line, LINE_MS))
     say(sheet, b',"outcome":')
-    text(sheet, line.outcome)
+    text(sheet, at(line, LINE_OUTCOME))
     say(sheet, b',"picodollars":')
-    number(sheet, line.picodollars)
+    number(sheet, at(line, LINE_PICODOLLARS))
     say(sheet, b',"price":')
-    price(sheet, line.price)
+    price(sheet, at(line, LINE_PRICE))
     say(sheet, b',"reserved_microdollars":')
-    number(sheet, line.reserved_microdollars)
+    number(sheet, at(line, LINE_RESERVED_MICRODOLLARS))
     say(sheet, b',"status":')
-    number(sheet, line.status)
+    number(sheet, at(line, LINE_STATUS))
     say(sheet, b',"usage":')
-    usage(sheet, line.usage)
+    used_by(sheet, at(line, LINE_USAGE))
     return say(sheet, b"}")
 
 
@@ -234,24 +327,26 @@ cdef class Sum:
         entry = None
         self.last = None
         for line in attempts:
-            used = line.usage
+            must_be(line, the_line)
+            used = at(line, LINE_USAGE)
+            must_be(used, the_usage)
             if first:
                 first = False
-                self.primary = entry = line.entry
-                self.input, self.output, self.reasoning = used.input, used.output, used.reasoning
-                self.cache_read, self.cache_write = used.cache_read, used.cache_write
-                self.picodollars, self.microdollars = line.picodollars, line.microdollars
+                self.primary = entry = at(line, LINE_ENTRY)
+                self.input, self.output, self.reasoning = at(used, USED_INPUT), at(used, USED_OUTPUT), at(used, USED_REASONING)
+                self.cache_read, self.cache_write = at(used, USED_CACHE_READ), at(used, USED_CACHE_WRITE)
+                self.picodollars, self.microdollars = at(line, LINE_PICODOLLARS), at(line, LINE_MICRODOLLARS)
             else:
-                self.fallbacks += line.entry != entry
-                entry = line.entry
-                self.input += used.input
-                self.output += used.output
-                self.cache_read += used.cache_read
-                self.cache_write += used.cache_write
-                self.reasoning += used.reasoning
-                self.picodollars = added(self.picodollars, line.picodollars)
-                self.microdollars = added(self.microdollars, line.microdollars)
-            self.last = line.outcome
+                self.fallbacks += at(line, LINE_ENTRY) != entry
+                entry = at(line, LINE_ENTRY)
+                self.input += at(used, USED_INPUT)
+                self.output += at(used, USED_OUTPUT)
+                self.cache_read += at(used, USED_CACHE_READ)
+                self.cache_write += at(used, USED_CACHE_WRITE)
+                self.reasoning += at(used, USED_REASONING)
+                self.picodollars = added(self.picodollars, at(line, LINE_PICODOLLARS))
+                self.microdollars = added(self.microdollars, at(line, LINE_MICRODOLLARS))
+            self.last = at(line, LINE_OUTCOME)
         if first:
             self.input = self.output = self.cache_read = self.cache_write = self.reasoning = 0
             self.picodollars = self.microdollars = 0
@@ -265,11 +360,11 @@ cdef int head(Sheet *sheet, told, Sum total, str name, str kid, str model, detai
     """All before `signature`."""
     cdef bint first = True
     say(sheet, b'{"account":')
-    text(sheet, told.account)
+    text(sheet, at(told, TOLD_ACCOUNT))
     say(sheet, b',"account_name":')
-    text(sheet, told.account_name)
+    text(sheet, at(told, TOLD_ACCOUNT_NAME))
     say(sheet, b',"attempts":[')
-    for line in <tuple>told.attempts:
+    for line in <tuple>at(told, TOLD_ATTEMPTS):
         if not first:
             say(sheet, b",")
         first = False
@@ -281,7 +376,7 @@ cdef int head(Sheet *sheet, told, Sum total, str name, str kid, str model, detai
     say(sheet, b',"cost_usd":')
     dollars(sheet, total.picodollars)
     say(sheet, b',"decision_id":')
-    text(sheet, told.decision_id)
+    text(sheet, at(told, TOLD_DECISION_ID))
     say(sheet, b',"details":')
     if details:
         rare(sheet, details)
@@ -290,17 +385,17 @@ cdef int head(Sheet *sheet, told, Sum total, str name, str kid, str model, detai
     say(sheet, b',"fallback_count":')
     number(sheet, total.fallbacks)
     say(sheet, b',"first_chunk_ms":')
-    number(sheet, told.first_chunk_ms)
+    number(sheet, at(told, TOLD_FIRST_CHUNK_MS))
     say(sheet, b',"id":')
     text(sheet, name)
     say(sheet, b',"kid":')
     text(sheet, kid)
     say(sheet, b',"latency_ms":')
-    number(sheet, told.latency_ms)
+    number(sheet, at(told, TOLD_LATENCY_MS))
     say(sheet, b',"model":')
     text(sheet, model)
     say(sheet, b',"outcome":')
-    if told.status >= 400:
+    if at(told, TOLD_STATUS) >= 400:
         say(sheet, b'"failed"')
     elif total.last is not None and total.last not in ("ok", "low_quality"):
         say(sheet, b'"partial"')
@@ -309,12 +404,12 @@ cdef int head(Sheet *sheet, told, Sum total, str name, str kid, str model, detai
     say(sheet, b',"previous":"')
     hexadecimal(sheet, previous)
     say(sheet, b'","price_table":')
-    text(sheet, told.price_table)
+    text(sheet, at(told, TOLD_PRICE_TABLE))
     say(sheet, b',"reason":')
-    text(sheet, told.reason)
+    text(sheet, at(told, TOLD_REASON))
     say(sheet, b',"request_id":')
-    text(sheet, told.request_id)
-    final = told.route_final or None
+    text(sheet, at(told, TOLD_REQUEST_ID))
+    final = at(told, TOLD_ROUTE_FINAL) or None
     say(sheet, b',"route_final":')
     text(sheet, final)
     say(sheet, b',"route_primary":')
@@ -326,15 +421,15 @@ cdef int head(Sheet *sheet, told, Sum total, str name, str kid, str model, detai
 cdef int tail(Sheet *sheet, told, Sum total, str ts, version) except -1:
     """All after it."""
     say(sheet, b'"status":')
-    number(sheet, told.status)
+    number(sheet, at(told, TOLD_STATUS))
     say(sheet, b',"stream":')
-    truth(sheet, told.stream)
+    truth(sheet, at(told, TOLD_STREAM))
     say(sheet, b',"surface":')
-    text(sheet, told.surface)
+    text(sheet, at(told, TOLD_SURFACE))
     say(sheet, b',"ts":')
     text(sheet, ts)
     say(sheet, b',"usage":')
-    usage(sheet, total)
+    usage(sheet, total.input, total.output, total.cache_read, total.cache_write, total.reasoning)
     say(sheet, b',"v":')
     number(sheet, version)
     return say(sheet, b"}")
@@ -356,11 +451,12 @@ def written(told, str name, str kid, str model, details, bytes previous, seq, st
     cdef Py_ssize_t cut, size
     cdef bytes link
     cdef Sum total
+    must_be(told, the_particulars)
     sheet.size = 0
     sheet.room = sizeof(sheet.first)
     sheet.bytes = sheet.first
     try:
-        total = Sum(told.attempts)
+        total = Sum(at(told, TOLD_ATTEMPTS))
         head(&sheet, told, total, name, kid, model, details, previous, seq)
         say(&sheet, b",")
         cut = sheet.size

@@ -13,66 +13,16 @@ from typing import Any, Final
 from msgspec import Struct
 
 from fastroute.clock import iso
-from fastroute.domain import Rates, Usage
 from fastroute.receipts._paper import receipt_id as receipt_id
 from fastroute.receipts._paper import written
 from fastroute.receipts.canonical import ReceiptError, canonical
+from fastroute.receipts.told import Particulars
 from fastroute.redaction import clip, scrub, scrub_text
 
 FORMAT: Final = 1
 GENESIS: Final = bytes(32)  # what the first receipt of a chain names as `previous`
 NAME_MAX: Final = 256
 DETAILS_MAX: Final = 256 * 1024
-
-
-class Charge(Struct, frozen=True, gc=False):
-    """What one attempt held of one budget in one window, and what it was charged there."""
-
-    account: str  # whose budget it is: the caller's, or one above it
-    unit: str
-    window: str
-    reserved: int
-    charged: int
-
-
-class AttemptLine(Struct, frozen=True, gc=False):
-    """One attempt as its receipt tells it."""
-
-    attempt: int
-    entry: str
-    lane: str
-    model: str
-    outcome: str
-    status: int | None
-    basis: str
-    reserved_microdollars: int | None
-    charges: tuple[Charge, ...]
-    picodollars: int | None  # None when the price is not known
-    microdollars: int | None
-    usage: Usage
-    ms: int
-    price: Rates | None = None  # what it was priced at
-
-
-class Particulars(Struct, frozen=True, gc=False):
-    """All that is told of one request that is over; the attempts stand in the order in which they were made."""
-
-    request_id: str
-    decision_id: str
-    started_ms: int  # wall clock
-    account: str | None  # public id; None when no key is configured
-    account_name: str | None
-    surface: str
-    model: str  # the name the caller sent
-    route_final: str | None  # the entry that answered
-    reason: str
-    status: int
-    stream: bool
-    latency_ms: int
-    first_chunk_ms: int | None
-    attempts: tuple[AttemptLine, ...]
-    details: dict[str, Any] = {}  # what a policy, a shadow or a cache adds; texts and integers only
-    price_table: str | None = None  # version
 
 
 class Sealed(Struct, frozen=True, gc=False):

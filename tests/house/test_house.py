@@ -64,6 +64,7 @@ CONDUCTORS = {
     "reloading",
     "watchdog",
     "paying",
+    "_keeping",
     "keeping",
     "reaching",
     "hearing",

@@ -13,7 +13,7 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -24,7 +24,8 @@ import uvloop
 
 from fastroute.errors import StoreCorrupt, StoreError
 from fastroute.ledger import bookkeeper, keeper, protocol, records, secrets
-from fastroute.ledger.book import Book, Budget, FinishedRequest, Refused
+from fastroute.ledger.balances import FinishedRequest
+from fastroute.ledger.book import Book, Budget, Refused
 from fastroute.ledger.bookkeeper import Bookkeeper, BooksTaken, answers, socket_path
 from fastroute.ledger.books import Books
 from fastroute.ledger.journal import Journal, boot_id
@@ -59,10 +60,12 @@ class Clerk:
         book.expire(now_ms)
 
 
-def receipt(book: Book, finished: FinishedRequest, last: ReceiptRow | None) -> ReceiptRow:
-    seq = 1 if last is None else last.seq + 1
-    finish = finished.finish
-    return ReceiptRow(seq, f"rcpt_{finish.request}", finish.request, finish.account, finish.started_ms, b"{}", b"l")
+def receipt(book: Book, finished: Sequence[FinishedRequest], last: ReceiptRow | None) -> list[ReceiptRow]:
+    first = 1 if last is None else last.seq + 1
+    return [
+        ReceiptRow(seq, f"rcpt_{told.request}", told.request, told.account, told.started_ms, b"{}", b"l")
+        for seq, told in enumerate([one.finish for one in finished], first)
+    ]
 
 
 class Step:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 
 from fastroute.errors import StoreCorrupt, StoreError
 from fastroute.ledger import records
-from fastroute.ledger.book import Book, Budget, FinishedRequest, Refused, Scarce
+from fastroute.ledger.balances import FinishedRequest
+from fastroute.ledger.book import Book, Budget, Refused, Scarce
 from fastroute.ledger.journal import JournalDamaged
 from fastroute.ledger.keeper import BACKOFF_MS, RECALL_MS, SWEEP_MS, TICK_MS, UNAVAILABLE, Keeper, Letter, Now, Post
 from fastroute.ledger.memory import Memory
@@ -132,10 +134,12 @@ class Clerk:
         book.expire(now_ms)
 
 
-def paper_receipt(book: Book, finished: FinishedRequest, last: ReceiptRow | None) -> ReceiptRow:
-    seq = 1 if last is None else last.seq + 1
-    request = finished.finish.request
-    return ReceiptRow(seq, f"rcpt_{request}", request, finished.finish.account, NOON, b"{}", b"%d" % seq)
+def paper_receipt(book: Book, finished: Sequence[FinishedRequest], last: ReceiptRow | None) -> list[ReceiptRow]:
+    first = 1 if last is None else last.seq + 1
+    return [
+        ReceiptRow(seq, f"rcpt_{told.request}", told.request, told.account, NOON, b"{}", b"%d" % seq)
+        for seq, told in enumerate([one.finish for one in finished], first)
+    ]
 
 
 class House:

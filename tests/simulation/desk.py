@@ -62,7 +62,11 @@ class Desk:
 
 
 def seal(book, finished, last):
-    seq = 1 if last is None else last.seq + 1
-    finish = finished.finish
-    body = repr([send.attempt for send, _ in finished.attempts]).encode()
-    return ReceiptRow(seq, f"r{seq}", finish.request, finish.account, finish.started_ms, body, b"")
+    first = 1 if last is None else last.seq + 1
+    rows = []
+    for seq, one in enumerate(finished, first):
+        body = repr([send.attempt for send, _ in one.attempts]).encode()
+        rows.append(
+            ReceiptRow(seq, f"r{seq}", one.finish.request, one.finish.account, one.finish.started_ms, body, b"")
+        )
+    return rows

@@ -128,7 +128,7 @@ class Caching:
             self._meaning(call.model, target),
             b"" if account.models is None else "\n".join(sorted(account.models)).encode(),
             b"\n".join([f"{name}: {value}".encode() for name, value in sorted(call.passed.items())]),
-            canonical(body),
+            canonical(surface, body),
         ]
         return Question(name_of(secret, parts), secret, wishes, target)
 

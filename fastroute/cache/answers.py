@@ -17,7 +17,8 @@ from msgspec import Struct
 ANSWER_MAX: Final = 1 << 20
 _SEAL_BYTES: Final = 32
 _FORMAT: Final = b"fr1"
-_COMMENT: Final = re.compile(rb"^:[^\n]*\n(?:\r?\n)?", re.MULTILINE)
+# Comments that stand alone go with the blank line after them; the blank line after one within an event is the event's end.
+_COMMENT: Final = re.compile(rb"(?:\A|(?<=\n\n)|(?<=\n\r\n))(?::[^\n]*\n)+(?:\r?\n)?|^:[^\n]*\n", re.MULTILINE)
 # A refusal of the model's, or an answer that a filter or a fault broke off, may be none the next time. Inside a text the
 # quotes would be escaped.
 _REFUSED: Final = re.compile(

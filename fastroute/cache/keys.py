@@ -12,10 +12,15 @@ from typing import Any, Final
 
 import orjson
 
-# Who asks, and how a provider files it, changes no answer; `model` and `stream` are said beside the body.
-_SILENT: Final = frozenset(
-    {"model", "stream", "user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
-)
+# Said beside the body.
+_BESIDE: Final = frozenset({"model", "stream"})
+# Who asks, and how a provider files it, changes no answer, but one of `responses`, which repeats them.
+_SILENT: Final = _BESIDE | {"user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
+# Where schemas are: a model fills their fields in the order they are written in.
+_IN_ORDER: Final = frozenset({
+    "tools", "functions", "response_format", "text", "output_format", "output_config", "generationConfig",
+    "generation_config",
+})  # fmt: skip
 _GENERATION: Final = ("generationConfig", "generation_config")
 
 
@@ -35,11 +40,15 @@ def name_of(secret: bytes, parts: Iterable[bytes]) -> str:
     return hmac.digest(secret, told, hashlib.sha256).hex()
 
 
-def canonical(body: dict[str, Any]) -> bytes:
-    """A decoded body in one form, whatever the order of its keys, its blanks and escapes, and who sent it."""
-    return orjson.dumps(
-        {name: value for name, value in body.items() if name not in _SILENT}, option=orjson.OPT_SORT_KEYS
-    )
+def canonical(surface: str, body: dict[str, Any]) -> bytes:
+    """A decoded body in one form, whatever the order of its keys, its blanks and escapes, and who sent it.
+
+    The order of a schema's keys counts.
+    """
+    silent = _BESIDE if surface == "responses" else _SILENT
+    told = {name: body[name] for name in sorted(body) if name not in silent}
+    in_order = [(name, told.pop(name)) for name in list(told) if name in _IN_ORDER]
+    return orjson.dumps(told, option=orjson.OPT_SORT_KEYS) + b"\n" + orjson.dumps(in_order)
 
 
 def deterministic(surface: str, body: dict[str, Any]) -> bool:

@@ -27,11 +27,29 @@ BODY = {"messages": [{"role": "user", "content": "hi"}], "temperature": 0, "max_
 
 @pytest.mark.parametrize("fields", [{"user": "u1"}, {"metadata": {"a": "b"}}, {"stream": True}, {"model": "other"}])
 def test_who_asks_and_what_is_said_beside_the_body_is_not_in_its_form(fields):
-    assert canonical({**BODY, **fields}) == canonical(BODY)
+    assert canonical("chat", {**BODY, **fields}) == canonical("chat", BODY)
 
 
 def test_the_order_of_keys_is_not_in_its_form():
-    assert canonical(dict(reversed(BODY.items()))) == canonical(BODY)
+    assert canonical("chat", dict(reversed(BODY.items()))) == canonical("chat", BODY)
+    turned = {**BODY, "messages": [dict(reversed(turn.items())) for turn in BODY["messages"]]}
+    assert canonical("chat", turned) == canonical("chat", BODY)
+
+
+@pytest.mark.parametrize(
+    "place", ["response_format", "tools", "functions", "text", "generationConfig", "output_format"]
+)
+def test_the_order_of_a_schemas_keys_is(place):
+    """Structured answers are written in the order of their schema: what comes first is thought of first."""
+    one, other = ({**BODY, place: {"schema": {"properties": {key: {} for key in names}}}} for names in ("ab", "ba"))
+    assert canonical("chat", one) != canonical("chat", other)
+    assert canonical("chat", dict(reversed(one.items()))) == canonical("chat", one)
+
+
+@pytest.mark.parametrize("fields", [{"user": "u1"}, {"metadata": {"a": "b"}}, {"safety_identifier": "s"}])
+def test_what_an_answer_of_responses_repeats_is_in_its_form(fields):
+    assert canonical("responses", {**BODY, **fields}) != canonical("responses", BODY)
+    assert canonical("responses", {**BODY, "stream": True, "model": "other"}) == canonical("responses", BODY)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +66,7 @@ def test_the_order_of_keys_is_not_in_its_form():
     ],
 )
 def test_everything_else_is(fields):
-    assert canonical({**BODY, **fields}) != canonical(BODY)
+    assert canonical("chat", {**BODY, **fields}) != canonical("chat", BODY)
 
 
 def test_names_are_of_one_tenant_and_parts_do_not_run_together():
@@ -139,6 +157,21 @@ def test_of_a_stream_the_events_are_kept_and_the_place_of_our_comment():
     bare = answer_of("req_1", "small", 7, b": ping\r\n\r\ndata: 1\r\n\r\n", stream=True)
     assert bare is not None
     assert (bare.before, bare.after) == (b"data: 1\r\n\r\n", None)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        b"data: 1\n: within\n\ndata: 2\n\n",
+        b": before\ndata: 1\n\n: alone\n: and another\n\n: ping\n\ndata: 2\n\n",
+        b"data: 1\n\ndata: 2\n: within\n: and another\n\n: the last\n\n",
+    ],
+)
+@pytest.mark.parametrize("ends", [b"\n", b"\r\n"])
+def test_a_comment_leaves_the_events_beside_it_two(told, ends):
+    kept = answer_of("req_1", "small", 7, told.replace(b"\n", ends), stream=True)
+    assert kept is not None
+    assert kept.before == b"data: 1\n\ndata: 2\n\n".replace(b"\n", ends)
 
 
 @pytest.mark.parametrize(

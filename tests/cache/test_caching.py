@@ -169,6 +169,18 @@ def test_what_is_written_otherwise_and_means_the_same_is_the_same(inside, up, as
     run(case)
 
 
+def test_an_answer_of_responses_repeats_its_own_callers_metadata(inside, up, ask_body):
+    async def case():
+        async with inside() as it:
+            for who in ("one", "two"):
+                asked = {"model": "small", "input": "hi", "temperature": 0, "metadata": {"who": who}}
+                reply = await it.ask(asked, "/v1/responses")
+                assert reply.headers["x-cache"] == "miss"
+                assert json.loads(reply.body)["metadata"] == {"who": who}
+
+    run(case)
+
+
 def test_an_alias_that_leads_elsewhere_is_another_request(inside, up, ask_body):
     async def case():
         async with inside() as it:

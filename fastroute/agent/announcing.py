@@ -47,14 +47,19 @@ class Announcer:
         self._met = False  # whether it ever was
         self._trouble = ""  # what was said last, so that it is not said at every try
         self._told = 0
+        self._known = False  # whether the router may know of it, as far as can be told from here
+        self._step: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         pause_s = PAUSE_S
         while True:
             try:
-                await self._once()
+                # Whoever stops this does not stop what is on its way: the router would hear of it after the farewell.
+                self._step = asyncio.create_task(self._once())
+                await asyncio.shield(self._step)
             except RouterRefuses as refusal:
                 if not self._met:
+                    self._known = False
                     raise
                 if self.registered and refusal.status == 404:
                     self._say("the router does not know this agent any more; registering again")
@@ -74,14 +79,19 @@ class Announcer:
             pause_s = min(2 * pause_s, PAUSE_MAX_S)
 
     async def farewell(self) -> None:
-        """Say that nothing new is taken; a router that cannot be told finds out by itself."""
-        if not self.registered:
-            return
+        """Say that nothing new is taken, once `run` is over; a router that cannot be told finds out by itself."""
         try:
             async with asyncio.timeout(FAREWELL_S):
-                await self._router.beat(self._offering.name, self._queue(), draining=True)
+                if self._step is not None:
+                    await asyncio.wait((self._step,))
+                if self._known:
+                    await self._router.beat(self._offering.name, self._queue(), draining=True)
         except (RouterAway, RouterRefuses, TimeoutError) as error:
-            self._say(f"the router was not told of the end: {error or 'it does not answer'}")
+            if self.registered:
+                self._say(f"the router was not told of the end: {error or 'it does not answer'}")
+        finally:
+            if self._step is not None:
+                self._step.cancel()
 
     async def _once(self) -> None:
         if self.registered:
@@ -89,6 +99,7 @@ class Announcer:
             await self._router.beat(self._offering.name, self._told)
             return
         offering = self._offering
+        self._known = True  # even of one whose answer never comes
         self._use_key(
             await self._router.register(offering.name, offering.endpoint, offering.models, key=offering.keyed)
         )

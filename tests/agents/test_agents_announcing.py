@@ -155,3 +155,58 @@ def test_a_farewell_is_said_once_it_was_met_and_never_fails() -> None:
         assert played.said[-1] == "the router was not told of the end: gone"
 
     run(work())
+
+
+def test_a_farewell_waits_for_what_is_on_its_way() -> None:
+    """A router that hears of an agent after its farewell would send it requests until it is found to be silent."""
+
+    class Slow(Scripted):
+        async def register(self, *said: Any, key: bool) -> str | None:
+            self.heard.append("register begins")
+            await asyncio.sleep(0.05)
+            return await super().register(*said, key=key)
+
+    async def work() -> None:
+        router = Slow()
+        played = Played(router)
+        await played.until(lambda: bool(router.heard))
+        await played.announcer.farewell()
+        assert router.heard == ["register begins", "register", "draining 0"]
+
+    run(work())
+
+
+def test_a_farewell_is_said_to_a_router_whose_answer_was_lost() -> None:
+    async def work() -> None:
+        lost, refused = Scripted(RouterAway("no answer came")), Scripted(RouterRefuses(409, "the name is taken"))
+        played = Played(lost)
+        await played.until(lambda: bool(played.said))
+        await played.announcer.farewell()
+        assert lost.heard[0] == "register"
+        assert lost.heard[-1] == "draining 0"
+        played = Played(refused)
+        with pytest.raises(RouterRefuses):
+            await played.until(lambda: False)
+        await played.announcer.farewell()
+        assert refused.heard == ["register"]
+
+    run(work())
+
+
+def test_a_farewell_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(announcing, "FAREWELL_S", 0.02)
+
+    class Deaf(Scripted):
+        async def register(self, *said: Any, key: bool) -> str | None:
+            self.heard.append("register")
+            await asyncio.Event().wait()
+            return None
+
+    async def work() -> None:
+        router = Deaf()
+        played = Played(router)
+        await played.until(lambda: bool(router.heard))
+        await played.announcer.farewell()
+        assert router.heard == ["register"]
+
+    run(work())

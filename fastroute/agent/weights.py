@@ -43,7 +43,7 @@ class WeightsBackend:
         try:
             address = await self._keeper.arrive()
         except Unloadable as error:
-            raise BackendAway(str(error)) from None
+            raise BackendAway(f"{error} ({self._keeper.log})") from None
         return (address.model,)
 
     def upstream(self) -> Upstream:

@@ -41,7 +41,7 @@ def serve(spec: Spec, token: str, hub_token: str | None) -> Running:
     try:
         server = llama.Server(wanted)
     except RuntimeError as error:
-        raise WeightsError(f"llama.cpp cannot load {spec.source.name}; the log beside it says why") from error
+        raise WeightsError(f"llama.cpp cannot load {spec.source.name}; its log says why") from error
     port = urlsplit(server.listening_address).port
     assert port is not None
     return Running(port, server)

@@ -6,6 +6,7 @@ It speaks OpenAI's dialect with streams, stops, seeds, tools, JSON grammars and 
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -44,4 +45,13 @@ def serve(spec: Spec, token: str, hub_token: str | None) -> Running:
         raise WeightsError(f"llama.cpp cannot load {spec.source.name}; its log says why") from error
     port = urlsplit(server.listening_address).port
     assert port is not None
+    _hush()
     return Running(port, server)
+
+
+def _hush() -> None:
+    """From here on it speaks of requests, quotes what they hold (a grammar it cannot read), and has a line for each."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for said in (1, 2):
+        os.dup2(nowhere, said)
+    os.close(nowhere)

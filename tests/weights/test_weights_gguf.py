@@ -89,6 +89,9 @@ def test_nothing_of_what_was_asked_is_written_down(gateway, client):
     told(client, max_tokens=1)
     with pytest.raises(openai.BadRequestError):
         told(client, messages=[{"role": "user", "content": "purple-zebra " * 3000}])
+    with pytest.raises(openai.BadRequestError):
+        told(client, extra_body={"grammar": "root ::= purple-zebra"})
+    assert told(client, max_tokens=1).usage.completion_tokens == 1
     for path in gateway.state_dir.rglob("*"):
         if path.is_file():
             assert b"purple-zebra" not in path.read_bytes(), path

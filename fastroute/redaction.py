@@ -20,16 +20,22 @@ _PROSE: Final = (
     r"(?!(?:tokens?|auth(?:entication|orization)?|scheme|keys?|headers?|credentials?|is|was|or|and|in|of)"
     r"\b(?![-._~+/=]))"
 )
-_SIGNS: Final = ("sk-", "vk-", "fr_", "ic_", "gsk_", "AKIA", "ASIA", "AIza")
+_SIGNS: Final = ("sk-", "vk-", "xai-", "fr_", "ic_", "gsk_", "AKIA", "ASIA", "AIza")
+# Providers mask a key in their own way when they repeat it, and show its ends: stars are part of one.
 _KEY: Final = re.compile(
-    _BOUNDARY + r"(?:(sk-|vk-|gsk_)[A-Za-z0-9_-]{4,}+|(fr_|ic_|AIza)[A-Za-z0-9_-]{8,}+|(AKIA|ASIA)[0-9A-Z]{12,}+)"
+    _BOUNDARY
+    + r"(?:(sk-|vk-|xai-|gsk_)[A-Za-z0-9_*-]{4,}+|(fr_|ic_|AIza)[A-Za-z0-9_*-]{8,}+|(AKIA|ASIA)[0-9A-Z]{12,}+)"
 )
 # A JSON Web Token. The run is taken whole and looked at afterwards: a pattern that asked for the dots would look for them
 # again from every place where a run might begin.
 _TOKEN: Final = re.compile(_BOUNDARY + r"eyJ[A-Za-z0-9_-]*+(?:\.[A-Za-z0-9_-]*+)*+")
-_BEARER: Final = re.compile(r"(bearer(?:\s|%20|\\t)++)" + _PROSE + r"[A-Za-z0-9._~+/=-]++", re.IGNORECASE)
+_BEARER: Final = re.compile(
+    r"(bearer(?:\s|%20|\\t)++)" + _PROSE + r"[A-Za-z0-9._~+/=-][A-Za-z0-9._~+/=*-]*+", re.IGNORECASE
+)
+# Google takes its key in the address, whatever it looks like.
+_PARAMETER: Final = re.compile(r"([?&]key=)[A-Za-z0-9._~%+/=*-]++")
 
-SIGNS: Final = (*_SIGNS, "eyJ", "earer", "EARER")
+SIGNS: Final = (*_SIGNS, "eyJ", "earer", "EARER", "key=")
 """A text without any of these holds nothing that would be masked."""
 
 
@@ -76,6 +82,8 @@ def scrub_text(text: str) -> str:
             break
     if "earer" in text or "EARER" in text:
         text = _BEARER.sub(rf"\1{_MASK}", text)
+    if "key=" in text:
+        text = _PARAMETER.sub(rf"\1{_MASK}", text)
     return text
 
 

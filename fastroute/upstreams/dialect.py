@@ -16,6 +16,7 @@ import orjson
 
 from fastroute.domain import TOKENS_MAX, Usage
 from fastroute.errors import FastrouteError
+from fastroute.redaction import scrub_text
 
 Body = dict[str, Any]
 
@@ -317,11 +318,6 @@ def pass_on(passed: Mapping[str, str], allowed: Sequence[str]) -> list[tuple[str
 # --- faults --------------------------------------------------------------------------------------------------------
 
 MESSAGE_MAX: Final = 500
-_SECRETS: Final = re.compile(
-    r"(?<![A-Za-z0-9_])(?:(?:sk|vk|xai)-|ic_|gsk_|fr_[a-z]+_|AIza)[A-Za-z0-9_*.\-]{4,}"
-    r"|(?<=[?&]key=)[^&\s\"']+"
-    r"|\b[Bb][Ee][Aa][Rr][Ee][Rr]\s{1,8}[A-Za-z0-9_*.~+/=\-]{8,}"
-)
 _CODE: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 _DELAY: Final = re.compile(r"([0-9]{1,9})((?:\.[0-9]{1,9})?)s")
 _DELAY_MAX_S: Final = 86_400
@@ -351,7 +347,7 @@ _BY_WORD: Final[dict[str, str]] = {
 def scrub(text: str) -> str:
     """One line of at most 500 characters with everything that looks like a key taken out first."""
     # Keys go before the cut: half a key at the edge would no longer look like one.
-    line = " ".join(_SECRETS.sub("***", text[: 8 * MESSAGE_MAX]).split())
+    line = " ".join(scrub_text(text[: 8 * MESSAGE_MAX]).split())
     return line if len(line) <= MESSAGE_MAX else line[: MESSAGE_MAX - 3] + "..."
 
 

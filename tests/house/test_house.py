@@ -263,6 +263,12 @@ def test_no_file_promises_to_be_finished_later():
         assert not re.search(r"\b(TODO|FIXME|XXX)\b", path.read_text()), path
 
 
+def test_only_one_file_knows_what_keys_look_like():
+    """Whoever masks a text asks `redaction`: a shape that was added in one of two places would be missing in the other."""
+    shapes = re.compile(r"AKIA|AIza|gsk_|xai-|\(\?:sk|\[?&\]key=")
+    assert [str(path.relative_to(PACKAGE)) for path in MODULES if shapes.search(path.read_text())] == ["redaction.py"]
+
+
 def test_only_one_file_knows_each_foreign_thing():
     """One door for each: the HTTP client, SQLite, the server, the YAML reader."""
     doors = {

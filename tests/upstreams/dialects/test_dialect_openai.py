@@ -148,7 +148,7 @@ def test_tool_deltas_get_their_index_and_say_their_name_once(identity):
 def test_an_error_in_the_stream_is_kept_for_the_relay(identity):
     stream = OPENAI.stream(**identity, include_usage=False)
     assert run(stream, {"error": {"message": "boom sk-12345678", "type": "server_error", "code": None}}) == []
-    assert stream.error[:3] == ("server_error", "server_error", "boom ***")
+    assert stream.error[:3] == ("server_error", "server_error", "boom sk-***")
     broken = OPENAI.stream(**identity, include_usage=False)
     assert broken.feed("", b'{"choices":') == []
     assert broken.error.code == "malformed_event"

@@ -92,7 +92,8 @@ def test_a_value_that_could_end_a_header_line_is_refused_and_not_repeated(value)
     [
         ("Incorrect API key provided: sk-proj-abc***xyz9.", "xyz9"),
         ("bad vk-0123456789", "0123456789"),
-        ("token ic_abcdef refused", "abcdef"),
+        ("token ic_abcdefgh refused", "abcdefgh"),
+        ("your key xai-abcdef0123 is blocked", "abcdef0123"),
         ("?key=AIzaSyD-1234567890&x=1", "1234567890"),
         ("/v1?key=plainsecret&alt=sse", "plainsecret"),
         ("Authorization: bearer abcdef0123456789", "abcdef0123456789"),
@@ -113,7 +114,7 @@ def test_a_fault_repeats_at_most_500_characters_on_one_line():
     assert len(told.message) == 500
     assert "\n" not in told.message
     straddling = scrub("z" * 490 + " sk-abcdefghijklmnopqrstuvwxyz")
-    assert "sk-" not in straddling
+    assert "abcd" not in straddling
 
 
 @pytest.mark.parametrize(

@@ -23,12 +23,13 @@ _PROSE: Final = (
 _SIGNS: Final = ("sk-", "vk-", "xai-", "fr_", "ic_", "gsk_", "AKIA", "ASIA", "AIza")
 # Providers mask a key in their own way when they repeat it, and show its ends: stars are part of one.
 _KEY: Final = re.compile(
-    _BOUNDARY
+    r"(?=[svxfigA])"  # what cannot begin one is passed over at once: a third of the time
+    + _BOUNDARY
     + r"(?:(sk-|vk-|xai-|gsk_)[A-Za-z0-9_*-]{4,}+|(fr_|ic_|AIza)[A-Za-z0-9_*-]{8,}+|(AKIA|ASIA)[0-9A-Z]{12,}+)"
 )
 # A JSON Web Token. The run is taken whole and looked at afterwards: a pattern that asked for the dots would look for them
 # again from every place where a run might begin.
-_TOKEN: Final = re.compile(_BOUNDARY + r"eyJ[A-Za-z0-9_-]*+(?:\.[A-Za-z0-9_-]*+)*+")
+_TOKEN: Final = re.compile(r"(?=e)" + _BOUNDARY + r"eyJ[A-Za-z0-9_-]*+(?:\.[A-Za-z0-9_-]*+)*+")
 _BEARER: Final = re.compile(
     r"(bearer(?:\s|%20|\\t)++)" + _PROSE + r"[A-Za-z0-9._~+/=-][A-Za-z0-9._~+/=*-]*+", re.IGNORECASE
 )

@@ -53,6 +53,8 @@ def answer(text):
         (answer('{"score": 7}'), 700),
         (answer('```json\n{"score": 10}\n```'), 1000),
         (answer('Here you are: {"score": 0}'), 0),
+        (answer('It says {"score": 10}, which is no answer. {"score": 1}'), None),
+        (answer('{"score": 10} {"a": 1}'), None),
         (answer('{"score": 11}'), None),
         (answer('{"score": 7.5}'), None),
         (answer('{"score": true}'), None),

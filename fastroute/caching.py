@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import importlib.util
 import re
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -41,8 +41,8 @@ from fastroute.domain import Entry
 from fastroute.errors import ConfigError, Problem
 from fastroute.ledger import secrets
 from fastroute.ledger.accounts import Account
-from fastroute.plausibility import hosted
 from fastroute.routing.directory import Target
+from fastroute.standalone import stands_alone
 from fastroute.upstreams.faults import UpstreamFault
 from fastroute.upstreams.pool import Deadlines, Origin, Pool, request_head
 
@@ -54,11 +54,6 @@ _PUTTING_MAX: Final = 64
 # Names of models and tenants that are remembered, of those that callers may invent.
 _REMEMBERED_MAX: Final = 1024
 _ZERO: Final = re.compile(rb'"temperature"\s*:\s*-?0(?:\.0*)?(?:[eE][-+]?[0-9]+)?\s*[,}]').search
-# What else an answer depends on than the request: a state that the provider keeps, a search, a machine that runs.
-_ELSEWHERE: Final = frozenset({
-    "previous_response_id", "conversation", "background", "prompt_cache_id", "cachedContent", "cached_content",
-    "container", "mcp_servers", "web_search_options", "plugins", "search_parameters",
-})  # fmt: skip
 
 
 class Flight:
@@ -110,7 +105,7 @@ class Caching:
         except ShapeError:
             return None
         surface = call.surface.name
-        if not (wishes.asked or deterministic(surface, body)) or not _stands_alone(surface, body):
+        if not (wishes.asked or deterministic(surface, body)) or not stands_alone(surface, body):
             return None
         account = call.account
         # A number of the books' would be somebody else's on another host that has the same secrets.
@@ -296,16 +291,6 @@ def likely(call: Call) -> bool:
 
 def _unpacked(value: bytes | None) -> Answer | None:
     return None if value is None else Answer.unpack(value)
-
-
-def _stands_alone(surface: str, body: dict[str, Any]) -> bool:
-    """Whether a request says all that its answer depends on, and leaves nothing behind."""
-    if any(body[word] for word in _ELSEWHERE.intersection(body)) or body.get("store") is True:
-        return False
-    if surface == "responses" and isinstance(body.get("prompt"), dict):
-        return False  # a template that its owner may change
-    tools = body.get("tools")
-    return not isinstance(tools, list) or not any(hosted(tool) for tool in tools)
 
 
 def _shared(config: Config, pool: Pool, clock: Clock) -> Shared | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from msgspec import Struct
@@ -45,6 +45,7 @@ class Errand(Struct, frozen=True):
     wants_json: bool = False
     rules: Rules | None = None
     details: dict[str, Any] = {}
+    passed: Mapping[str, str] = {}  # headers that a dialect may pass to its provider
 
 
 class Ran(Struct, frozen=True):
@@ -78,13 +79,15 @@ class Errands:
             Latency(clock),
         )
         self._gateway = gateway
+        self._over = False
         self.running: set[Call] = set()
         self._relay = Relay(
             gateway.config.relay, gateway.relay.upstream_of, health, latency, _unnoted, Metrics.in_memory(), clock
         )
 
     def leave(self) -> None:
-        """End all that run: what they began is settled, and nobody waits for them."""
+        """End all that run: what they began is settled, nobody waits for them, and no other begins."""
+        self._over = True
         for call in tuple(self.running):
             call.leave()
 
@@ -93,12 +96,15 @@ class Errands:
         gateway, loop = self._gateway, asyncio.get_running_loop()
         call = Call(errand.surface, _silence, _nowhere, gateway.ids.request(), loop.time(), loop)
         call.account, call.model, call.stream = errand.account, errand.asked, errand.stream
+        call.passed = errand.passed
         call.created = int(time.time())
         self.running.add(call)
         timer = loop.call_later(errand.limit_s, call.leave)
         body: bytes | None = None
         failed: Failed | None = None
         try:
+            if self._over:
+                raise CallerGone("nothing begins any more")
             gateway.read(call, errand.body)
             call.decision_id, call.reason = gateway.ids.decision(), errand.reason
             call.entries, call.wants_json = [errand.entry], errand.wants_json
@@ -122,7 +128,11 @@ class Errands:
             timer.cancel()
             self.running.discard(call)
             self._finish(call)
-        return _ran(call, body, failed)
+        heard = None
+        if call.rules is not None and failed is None:
+            # Not here: what a megabyte of events said takes long enough to be felt by everybody's streams.
+            heard = await asyncio.to_thread(call.rules.heard)
+        return _ran(call, body, failed, heard)
 
     def _finish(self, call: Call) -> None:
         """Its receipt, and its tokens among those that were billed; what was never tried leaves no trace."""
@@ -166,8 +176,8 @@ def entry_of(gateway: Gateway, name: str) -> Entry:
     return found
 
 
-def _ran(call: Call, body: bytes | None, failed: Failed | None) -> Ran:
-    rules, final = call.rules, call.final
+def _ran(call: Call, body: bytes | None, failed: Failed | None, heard: Heard | None) -> Ran:
+    final = call.final
     first = call.first_chunk_at
     return Ran(
         receipt=receipt_id(call.id),
@@ -179,7 +189,7 @@ def _ran(call: Call, body: bytes | None, failed: Failed | None) -> Ran:
         tokens_in=sum(each.settlement.usage.input_total for each in call.attempts),
         tokens_out=sum(each.settlement.usage.output for each in call.attempts),
         outcome="unsent" if final is None else final.outcome,
-        heard=None if rules is None or failed is not None else rules.heard(),
+        heard=heard,
         body=body,
         failed=failed,
     )

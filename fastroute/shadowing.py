@@ -11,6 +11,7 @@ import logging
 from typing import Final
 
 import msgspec
+import orjson
 from msgspec import Struct
 
 from fastroute.call import Call
@@ -23,6 +24,7 @@ from fastroute.ledger.teller import BooksUnreachable, Declined, Teller
 from fastroute.policies import STRUCTURE
 from fastroute.receipts.seal import receipt_id
 from fastroute.ruling import Ruling
+from fastroute.standalone import stands_alone
 
 # At once in one worker; a request beyond them has no shadow.
 UNDERWAY_MAX: Final = 8
@@ -104,6 +106,9 @@ class Shadows:
     async def _shadow(self, gateway: Gateway, call: Call, ruling: Ruling, latency_ms: int) -> Comparison | None:
         assert ruling.shadow is not None
         allowed = call.account.models
+        if not _repeatable(call, ruling):
+            gateway.metrics.shadows("skipped")
+            return None
         errands = self._errands_of(gateway)
         judge: Judge | None = None
         try:
@@ -132,6 +137,7 @@ class Shadows:
                 wants_json=bool(call.wants_json),
                 rules=ruling.rules,
                 details={"shadow_of": call.id},
+                passed=call.passed,
             )
         )
         gateway.metrics.shadows(_outcome(ran))
@@ -148,8 +154,17 @@ class Shadows:
         return told
 
 
+def _repeatable(call: Call, ruling: Ruling) -> bool:
+    """Whether a request may be asked twice: its user would find both in a conversation that the provider keeps."""
+    try:
+        body = orjson.loads(ruling.asked)
+    except orjson.JSONDecodeError:  # a number or a letter that nothing holds: some provider took it, another may not
+        return False
+    return isinstance(body, dict) and stands_alone(call.surface.name, body)
+
+
 async def _compared(call: Call, ruling: Ruling, judge: Judge | None, ran: Ran, latency_ms: int) -> Comparison:
-    heard, asked = ruling.heard(), ruling.policy.judge
+    heard, asked = await asyncio.to_thread(ruling.heard), ruling.policy.judge
     mine: int | None = None
     other: int | None = None
     why = "" if ran.failed is None else ran.failed.message

@@ -25,6 +25,7 @@ providers:
   lab: {{dialect: openai, base_url: "{lab}"}}
 models:
   - {{id: quick, model: "lab:quick", price: {{input: 1000000, output: 1000000}}, max_output: 4000}}
+  - {{id: grader, model: "lab:grader", price: {{input: 1000000, output: 1000000}}, max_output: 4000}}
   - {{id: twin, model: "lab:twin", price: {{input: 10000000, output: 10000000}}, max_output: 4000}}
 """
 POLICIES = {
@@ -32,6 +33,7 @@ POLICIES = {
     "plain": "",
     "judged": "shadow: {model: twin}\nquality: {judge: structure}\ncapture: {prompts: true}\n",
     "graded": "shadow: {model: twin}\nquality: {judge: quick}\n",
+    "examined": "shadow: {model: twin}\nquality: {judge: grader}\n",
     "never": "shadow: {model: twin, share: 0}\n",
 }
 UNDERWAY_MAX = 8
@@ -152,6 +154,34 @@ def test_a_share_of_none_is_none(shop: House, lab: Any, key: Any) -> None:
     for _ in range(3):
         assert shop.ask(key, "never").status == 200
     assert lab.asked("twin") == []
+
+
+def test_the_headers_that_pass_to_a_provider_pass_with_the_shadow(shop: House, lab: Any, key: Any) -> None:
+    assert shop.ask(key, "shaded", headers={"openai-organization": "org-1"}).status == 200
+    until(lambda: len(lab.asked()) == 2)
+    assert [dict(asked.headers)["openai-organization"] for asked in lab.asked()] == ["org-1", "org-1"]
+
+
+def test_what_would_leave_something_behind_is_asked_once(shop: House, lab: Any, key: Any) -> None:
+    """A user would find both answers in a conversation that the provider keeps."""
+    with shop.gateway.counting("fastroute_shadows_total", outcome="skipped") as skipped:
+        assert shop.ask(key, "shaded", store=True).status == 200
+        until(lambda: skipped() == 1)
+    assert lab.asked("twin") == []
+
+
+def test_no_verdict_is_asked_for_once_the_worker_ends(serve: Any, lab: Any, tmp_path: Any) -> None:
+    house = opened(serve, lab, tmp_path)
+    key = house.key("caller", budget_microdollars=1_000_000)
+    lab.say("grader", silent)
+    assert house.ask(key, "examined").status == 200
+    until(lambda: len(lab.asked("grader")) == 1)
+    house.gateway.end()
+    assert house.gateway.ended() == 0
+    assert len(lab.asked("grader")) == 1
+    options = ["--config", str(tmp_path / "fastroute.yaml"), "--state-dir", str(house.state_dir)]
+    shown = json.loads(CliRunner().invoke(main, ["usage", "-u", "caller", "--json", *options]).stdout)
+    assert shown["held_microdollars"] == 0
 
 
 def test_shadows_end_with_their_worker(serve: Any, lab: Any, tmp_path: Any) -> None:

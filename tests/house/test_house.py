@@ -46,6 +46,7 @@ CONDUCTORS = {
     "pipes",
     "bodies",
     "caching",
+    "standalone",
     "settle",
     "call",
     "ids",

@@ -20,6 +20,7 @@ COMMANDS = {
     "keys": ("keys", "command"),
     "usage": ("usage", "command"),
     "receipts": ("receipts", "command"),
+    "capture": ("capture", "command"),
     "ledger": ("ledger", "command"),
     "models": ("models", "command"),
     "agents": ("agents", "command"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from fastroute.cli.exits import fail
 from fastroute.config import Config, load
 from fastroute.errors import FastrouteError
 from fastroute.money import usd_from_microdollars, usd_from_picodollars
+from fastroute.panel import wording
 from fastroute.reaching import Asking, reach
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -51,6 +53,17 @@ def desk(config_path: Path | None, state_dir: str | None) -> Iterator[Asking]:
     """The desk: of the server that runs on this state directory, or of the books themselves when none runs."""
     with told(), reach(settings(config_path, state_dir)) as ask:
         yield ask
+
+
+def past(text: str, now: datetime, option: str) -> datetime:
+    """`7d`, `12h` ago, or an instant that has been."""
+    if text[-1:] in "smhdw":
+        ahead_ms = wording.expiry(text, now) - int(now.timestamp() * 1000)
+        return now - timedelta(milliseconds=ahead_ms)
+    at = datetime.fromtimestamp(wording.expiry(text, now) / 1000, now.tzinfo)
+    if at > now:
+        raise click.BadParameter(f"{text} is yet to come", param_hint=option)
+    return at
 
 
 def print_json(value: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,6 @@ import click
 from fastroute.cli import books
 from fastroute.clock import SystemClock
 from fastroute.config import load
-from fastroute.panel import wording
 from fastroute.reaching import reach
 from fastroute.receipts.describe import dollars
 
@@ -58,7 +56,7 @@ def command(
     if last is not None and since is not None:
         raise click.UsageError("give --last or --since, not both")
     with books.told():
-        began = None if since is None else _instant(since, SystemClock().now())
+        began = None if since is None else books.past(since, SystemClock().now(), "--since")
         config = load(config_path, os.environ, {"state_dir": state_dir, "demo": demo})
         trial = trial_of(config, policy)
         with reach(config) as ask:
@@ -68,16 +66,6 @@ def command(
         books.print_json(fields(told))
     else:
         _show(told)
-
-
-def _instant(text: str, now: datetime) -> datetime:
-    if text[-1:] in "smhdw":
-        ahead = wording.expiry(text, now) - int(now.timestamp() * 1000)
-        return now - timedelta(milliseconds=ahead)
-    at = datetime.fromtimestamp(wording.expiry(text, now) / 1000, now.tzinfo)
-    if at > now:
-        raise click.BadParameter(f"{text} is yet to come", param_hint="--since")
-    return at
 
 
 def fields(told: Simulation) -> dict[str, Any]:

@@ -167,6 +167,11 @@ class Books:
             rows = tx.rows(f"{_SELECT_RECORD} {where} ORDER BY at_ms DESC, id DESC LIMIT ?", *values, limit)
         return [RecordRow(*row) for row in rows]
 
+    def record_names(self, kind: str, *, after: str = "", limit: int = 100) -> list[tuple[str, int]]:
+        names = "SELECT id, at_ms FROM records WHERE kind = ? AND id > ? ORDER BY id LIMIT ?"
+        with self._store.read() as tx:
+            return [(id, at_ms) for id, at_ms in tx.rows(names, kind, after, limit)]  # noqa: A001
+
     def sweep(self, now_ms: int) -> int:
         expired = "SELECT kind, id FROM records WHERE expires_ms <= ? LIMIT ?"
         with self._store.read() as tx:

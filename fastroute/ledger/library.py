@@ -77,6 +77,9 @@ class Library(Protocol):
     ) -> list[RecordRow]:
         """Documents of one kind, newest first."""
 
+    def record_names(self, kind: str, *, after: str = "", limit: int = 100) -> list[tuple[str, int]]:
+        """The ids of one kind's documents, in order, and when each was kept; no document is read for it."""
+
     def sweep(self, now_ms: int) -> int:
         """Delete some of the records that have expired; how many."""
 

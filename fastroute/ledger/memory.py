@@ -141,6 +141,10 @@ class Memory:
         ]
         return sorted(rows, key=lambda row: (row.at_ms, row.id), reverse=True)[:limit]
 
+    def record_names(self, kind: str, *, after: str = "", limit: int = 100) -> list[tuple[str, int]]:
+        rows = [row for row in self._records.values() if row.kind == kind and row.id > after]
+        return sorted((row.id, row.at_ms) for row in rows)[:limit]
+
     def sweep(self, now_ms: int) -> int:
         expired = [key for key, row in self._records.items() if row.expires_ms is not None and row.expires_ms <= now_ms]
         for key in expired[:SWEEP_ROWS]:

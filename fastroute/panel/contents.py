@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import msgspec
 from msgspec import Meta, Struct
 
 from fastroute.ledger.book import Refused
@@ -37,6 +38,21 @@ class Kept(Struct, forbid_unknown_fields=True):
     receipts: list[str]
 
 
+class List(Struct, forbid_unknown_fields=True):
+    """Of those after this receipt, in the order of their names."""
+
+    after: str = ""
+    limit: Annotated[int, Meta(ge=1, le=200)] = 200
+
+
+class Forget(Struct, forbid_unknown_fields=True):
+    receipts: list[str]
+
+
+class _Paper(Struct):
+    details: dict[str, Any] = {}
+
+
 class Compare(Struct, forbid_unknown_fields=True):
     """`told` is a comparison of the request behind a receipt with its shadow."""
 
@@ -63,9 +79,33 @@ def show(counter: Counter, asked: Show) -> dict[str, Any]:
 
 def kept(counter: Counter, asked: Kept) -> list[str]:
     """Those of the receipts whose content is kept."""
-    if len(asked.receipts) > IDS_MAX:
+    return [name for name in _few(asked.receipts) if counter.row("content", name) is not None]
+
+
+def list_(counter: Counter, asked: List) -> list[dict[str, Any]]:
+    """Whose content is kept, since when and under which policy: None where there is no receipt that says so."""
+    found = counter.library.record_names("content", after=asked.after, limit=asked.limit)
+    return [{"receipt": name, "kept_ms": at_ms, "policy": _policy(counter, name)} for name, at_ms in found]
+
+
+def forget(counter: Counter, asked: Forget) -> int:
+    """Keep the content of these no longer; of how many there was one."""
+    found = [name for name in dict.fromkeys(_few(asked.receipts)) if counter.row("content", name) is not None]
+    for name in found:
+        counter.forget("content", name)
+    return len(found)
+
+
+def _few(receipts: list[str]) -> list[str]:
+    if len(receipts) > IDS_MAX:
         raise Refused(400, "invalid_request", f"at most {IDS_MAX} receipts at once", "receipts")
-    return [name for name in asked.receipts if counter.row("content", name) is not None]
+    return receipts
+
+
+def _policy(counter: Counter, name: str) -> str | None:
+    row = counter.library.receipt(name)
+    policy = None if row is None else msgspec.json.decode(row.body, type=_Paper).details.get("policy")
+    return policy if isinstance(policy, str) else None
 
 
 def compare(counter: Counter, asked: Compare) -> None:

@@ -46,6 +46,8 @@ OPERATIONS: dict[str, tuple[type[msgspec.Struct], Operation]] = {
     "contents.keep": (contents.Keep, contents.keep),
     "contents.show": (contents.Show, contents.show),
     "contents.kept": (contents.Kept, contents.kept),
+    "contents.list": (contents.List, contents.list_),
+    "contents.forget": (contents.Forget, contents.forget),
     "contents.compare": (contents.Compare, contents.compare),
     "receipts.show": (receipts.Show, receipts.show),
     "receipts.list": (receipts.List, receipts.list_),

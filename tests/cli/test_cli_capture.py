@@ -102,3 +102,79 @@ def test_content_is_that_of_one_receipt(terminal, arguments):
     ran = terminal.run("receipts", *arguments)
     assert ran.code == 2
     assert "name it with --open" in ran.err
+
+
+@pytest.fixture
+def kept(terminal):
+    """Four requests under two policies; one was not kept."""
+    opting_in(terminal, "prompts: true")
+    opting_in(terminal, "prompts: true", "shop")
+    terminal.policy("plain", limit_ms=20_000)
+    names = [terminal.infer(policy=policy, text=CANARY).tail[0] for policy in ("desk", "desk", "shop", "plain")]
+    return terminal, names
+
+
+def left(terminal):
+    return terminal.run("capture", "forget", "--all", "--json").json["found"]
+
+
+def test_nothing_is_forgotten_until_it_is_said_twice(kept):
+    """Without --yes it is told what would be forgotten, by policy, and the exit code is that of a refusal."""
+    terminal, _ = kept
+    ran = terminal.run("capture", "forget", "--all")
+    assert (ran.code, ran.out) == (1, "would forget the content of 3 requests (desk 2, shop 1)\n")
+    assert "--yes" in ran.err
+    told = terminal.run("capture", "forget", "--all", "--json")
+    assert (told.code, told.json) == (
+        1,
+        {"found": 3, "forgotten": 0, "policies": {"desk": 2, "shop": 1}, "missing": []},
+    )
+    assert left(terminal) == 3
+
+
+def test_content_is_forgotten_by_policy_and_the_receipts_stay_true(kept):
+    terminal, names = kept
+    ran = terminal.run("capture", "forget", "-p", "desk", "--yes")
+    assert (ran.code, ran.out, ran.err) == (0, "forgot the content of 2 requests (desk 2)\n", "")
+    assert left(terminal) == 1
+    opened = terminal.run("receipts", "--open", names[0], "--content")
+    assert (opened.code, "content   none is kept" in opened.out) == (0, True)
+    assert terminal.run("receipts", "verify").code == 0
+    assert "content   kept" in terminal.run("receipts", "--open", names[2]).out
+    again = terminal.run("capture", "forget", "-p", "desk", "--yes")
+    assert (again.code, again.out) == (0, "nothing of that is kept\n")
+
+
+def test_content_is_forgotten_by_id_and_what_is_not_there_is_named(kept):
+    """A request's id does as well as its receipt's."""
+    terminal, names = kept
+    request = terminal.run("receipts", "--open", names[0], "--json").json["request_id"]
+    ran = terminal.run("capture", "forget", "--id", request, "--id", names[3], "--yes")
+    assert (ran.code, ran.out) == (1, "forgot the content of 1 request\n")
+    assert ran.err == f"nothing is kept of {names[3]}\n"
+    assert left(terminal) == 2
+
+
+def test_content_is_forgotten_by_age(kept):
+    terminal, _ = kept
+    assert terminal.run("capture", "forget", "--older-than", "1h", "--yes").out == "nothing of that is kept\n"
+    ran = terminal.run("capture", "forget", "--older-than", "0s", "--policy", "shop", "--yes", "--json")
+    assert (ran.code, ran.json["forgotten"]) == (0, 1)
+    assert terminal.run("capture", "forget", "--older-than", "0s", "--yes").out.startswith("forgot the content of 2 ")
+    assert left(terminal) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([], 2, "say what"),
+        (["--all", "--policy", "desk"], 2, "say what"),
+        (["--id", "rcpt_x", "--older-than", "1d"], 2, "say what"),
+        (["--older-than", "soon"], 1, "wanted a duration such as 30d"),
+        (["--older-than", "2999-01-01"], 2, "is yet to come"),
+    ],
+)
+def test_what_is_to_be_forgotten_must_be_clear(terminal, arguments, code, words):
+    ran = terminal.run("capture", "forget", *arguments, "--yes")
+    assert ran.code == code, ran.err
+    assert words in ran.err

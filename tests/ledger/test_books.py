@@ -282,6 +282,9 @@ def test_documents_are_kept_found_listed_and_forgotten(books: Kept) -> None:
     assert books.record("answer", "rd_3") is None
     assert books.records("decision", limit=2) == [rows[4], rows[3]]
     assert books.records("decision", account=1, before_ms=NOON + 3) == [rows[1]]
+    names = sorted((row.id, row.at_ms) for row in rows if row.kind == "decision")
+    assert books.record_names("decision") == names
+    assert books.record_names("decision", after=names[0][0], limit=1) == names[1:2]
     books.commit(Changes(records={("decision", "rd_3"): None}))
     assert books.record("decision", "rd_3") is None
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import msgspec
@@ -155,6 +154,8 @@ def looked_into(body: bytes) -> Seen | None:
 def _instant(told: bytes | None) -> datetime | None:
     if told is None or len(told) > 64:
         return None
+    from email.utils import parsedate_to_datetime  # few answers have a date to read, and no start should wait for it
+
     try:
         instant = parsedate_to_datetime(told.decode("ascii"))
     except (ValueError, OverflowError):

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Any, Final
-from zoneinfo import ZoneInfo
 
 import msgspec
 import orjson
@@ -26,7 +25,7 @@ from fastroute.aside import Asides
 from fastroute.assembly import Upstreams, agents_of, beats_path, directory_for, fleet_of, with_demo
 from fastroute.beats import Beats
 from fastroute.call import Call, CallerGone, Failed
-from fastroute.clock import Clock, SystemClock
+from fastroute.clock import SystemClock
 from fastroute.config import Config
 from fastroute.domain import Entry
 from fastroute.errand import ASIDE, entry_of
@@ -36,7 +35,7 @@ from fastroute.ledger.accounts import Account
 from fastroute.ledger.teller import Teller
 from fastroute.limits import Exceeded, Limiter
 from fastroute.metrics import Metrics
-from fastroute.policies import Policy, load_policies
+from fastroute.policies import Policy
 from fastroute.receipts.seal import receipt_id
 from fastroute.ruling import latency_window
 from fastroute.shadowing import Comparison
@@ -44,7 +43,7 @@ from fastroute.upstreams.faults import UpstreamFault
 from fastroute.upstreams.inprocess import EVENT_STREAM, Script, ScriptedExchange
 from fastroute.upstreams.pool import Deadlines, Pool
 from fastroute.upstreams.upstream import Upstream
-from fastroute.visiting import PLACE, visit
+from fastroute.visiting import PLACE, Started, visit
 
 # What a run of the command knows of latencies is what the last receipts tell.
 _RECEIPTS_READ: Final = 200
@@ -110,16 +109,17 @@ class Interrupted(FastrouteError):
 async def ask(
     config: Config,
     prompt: Prompt,
+    policy: Policy,
     write: Write,
-    clock: Clock | None = None,
+    started: Started | None = None,
     ended: Callable[[Told], object] = lambda told: None,
 ) -> Told:
-    """Ask, and `write` the answer's text as it comes. `Refused`, `Interrupted`, `UnknownPolicy`, and the books' faults.
+    """Ask under the policy, and `write` the answer's text as it comes. `Refused`, `Interrupted`, and the books' faults.
 
-    `ended` is told what came of it before a shadow, if there is one, is waited for.
+    `started` is the bookkeeper that was started for this, if one was. `ended` is told what came of it before a shadow, if
+    there is one, is waited for.
     """
-    clock = clock or SystemClock()
-    policy = load_policies(config.policies_dir).find(prompt.policy)
+    clock = SystemClock()
     config = with_demo(config)
     directory = directory_for(config)
     pool = Pool()
@@ -129,7 +129,7 @@ async def ask(
         upstream_of = _stalling(upstream_of, policy.routing.primary[0])
     gateway = Gateway(config, directory, upstream_of, Metrics.in_memory(), None, clock)
     gateway.fleet = fleet_of(config, directory, upstreams, Beats.open(beats_path(config)))
-    async with visit(config, clock) as teller:
+    async with visit(config, clock, started) as teller:
         gateway.aside = asides = Asides(teller, config.state_dir, gateway.metrics)
         try:
             told = await _asked(gateway, teller, prompt, policy, write)
@@ -364,6 +364,8 @@ def _refused(call: Call, account: Account, failed: Failed, told: Told) -> Refuse
 
 def _reset(account: Account) -> str:
     """When the day of the user's tokens ends, on the clock of its own zone: `00:00 IST`."""
+    from zoneinfo import ZoneInfo  # which who has tokens left need not wait for
+
     for window in account.facts.path:
         if window.unit == "token" and window.ends_in_ms is not None:
             zone = ZoneInfo(window.zone)

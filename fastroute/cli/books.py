@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
@@ -16,8 +16,9 @@ from fastroute.cli.exits import fail
 from fastroute.config import Config, load
 from fastroute.errors import FastrouteError
 from fastroute.money import usd_from_microdollars, usd_from_picodollars
-from fastroute.panel import wording
-from fastroute.reaching import Asking, reach
+
+if TYPE_CHECKING:
+    from fastroute.reaching import Asking
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -51,12 +52,16 @@ def settings(config_path: Path | None, state_dir: str | None) -> Config:
 @contextmanager
 def desk(config_path: Path | None, state_dir: str | None) -> Iterator[Asking]:
     """The desk: of the server that runs on this state directory, or of the books themselves when none runs."""
+    from fastroute.reaching import reach  # the books and all their desk, which not every command opens
+
     with told(), reach(settings(config_path, state_dir)) as ask:
         yield ask
 
 
 def past(text: str, now: datetime, option: str) -> datetime:
     """`7d`, `12h` ago, or an instant that has been."""
+    from fastroute.panel import wording  # brings the books along, as above
+
     if text[-1:] in "smhdw":
         ahead_ms = wording.expiry(text, now) - int(now.timestamp() * 1000)
         return now - timedelta(milliseconds=ahead_ms)

@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from fastroute.cli import books, exits
+from fastroute.cli import books, exits, loading
 from fastroute.cli.exits import fail
 from fastroute.errors import FastrouteError
 from fastroute.money import usd_from_picodollars
-from fastroute.policies import PolicyError, UnknownPolicy
+from fastroute.policies import PolicyError, UnknownPolicy, load_policies
 from fastroute.receipts.describe import dollars
+from fastroute.visiting import ahead
+
+if TYPE_CHECKING:
+    from fastroute.prompting import Told
 
 INTERRUPTED = 130
 _CODES = {"quota": exits.QUOTA, "policy": exits.DATA, "config": exits.CONFIG, "upstream": exits.UNAVAILABLE}
@@ -60,36 +65,55 @@ def command(
     The answer goes to standard output, and one line about it to standard error. Exit codes: 0 ok, 65 the policy refuses,
     69 nobody answered, 75 a quota is used up, 78 configuration, 130 interrupted, 1 anything else.
     """
-    from fastroute.prompting import Interrupted, Prompt, Refused, ask
-
     if shadow is not None and url is not None:
         raise click.UsageError("--shadow asks from here and not through --url, whose own policies say what is shadowed")
-    prompt = Prompt(policy, user, _text(text, path), model, stream, shadow)
+    said = (policy, user, _text(text, path), model, stream, shadow)
     ends = _Printer(as_json)
     try:
-        if url is not None:
-            from fastroute.cli.remote import ask_server
+        told = _of_providers(config_path, state_dir, said, ends) if url is None else _of_server(url, key, said, ends)
+    except (PolicyError, UnknownPolicy) as error:
+        click.echo(str(error), err=True)
+        sys.exit(exits.DATA)
+    except FastrouteError as error:
+        fail(error)
+    ends.done(told)
 
-            told = ask_server(url, key, prompt, ends.write)
-            ends.account(told)
-        else:
-            told = asyncio.run(ask(books.settings(config_path, state_dir), prompt, ends.write, ended=ends.account))
+
+_Said = tuple[str, str, str, str | None, bool | None, str | None]  # a `Prompt`, before there is a class for it
+
+
+def _of_providers(config_path: Path | None, state_dir: str | None, said: _Said, ends: _Printer) -> Told:
+    """Ask from here. The books are opened by another process while this one loads what asks."""
+    config = books.settings(config_path, state_dir)
+    policy = load_policies(config.policies_dir).find(said[0])
+    with ahead(config) as started:
+        with loading():
+            from fastroute.prompting import Prompt, ask
+        return _asked(
+            ends, lambda: asyncio.run(ask(config, Prompt(*said), policy, ends.write, started, ended=ends.account))
+        )
+
+
+def _of_server(url: str, key: str | None, said: _Said, ends: _Printer) -> Told:
+    from fastroute.cli.remote import ask_server
+    from fastroute.prompting import Prompt
+
+    told = _asked(ends, lambda: ask_server(url, key, Prompt(*said), ends.write))
+    ends.account(told)
+    return told
+
+
+def _asked(ends: _Printer, ask: Callable[[], Told]) -> Told:
+    from fastroute.prompting import Interrupted, Refused
+
+    try:
+        return ask()
     except Refused as refused:
         ends.refused(refused.message, refused.code, refused.told)
         sys.exit(_CODES[refused.kind])
     except Interrupted as left:
         ends.refused("interrupted", None, left.told)
         sys.exit(INTERRUPTED)
-    except (PolicyError, UnknownPolicy) as error:
-        _policy(error)
-    except FastrouteError as error:
-        fail(error)
-    ends.done(told)
-
-
-def _policy(error: FastrouteError) -> NoReturn:
-    click.echo(str(error), err=True)
-    sys.exit(exits.DATA)
 
 
 def _text(text: str | None, path: Path | None) -> str:

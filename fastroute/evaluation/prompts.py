@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -81,7 +80,7 @@ class PromptSet(Struct, frozen=True):
 def read_prompts(path: Path | None) -> PromptSet:
     """The prompts of a file, or those that are shipped. `PromptSetError` names every line that cannot be used."""
     if path is None:
-        data = resources.files("fastroute.evaluation").joinpath("prompts.jsonl").read_bytes()
+        data = Path(__file__).with_name("prompts.jsonl").read_bytes()
         return parse(data, SHIPPED)
     try:
         if path.stat().st_size > _FILE_MAX:

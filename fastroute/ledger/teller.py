@@ -23,7 +23,7 @@ from fastroute.errors import FastrouteError
 from fastroute.ledger import protocol, records
 from fastroute.ledger.accounts import Account, Till
 from fastroute.ledger.bookkeeper import reachable, socket_path
-from fastroute.ledger.journal import Journal, boot_id
+from fastroute.ledger.journal import SEGMENT_BYTES, Journal, boot_id
 from fastroute.ledger.leases import NEVER, Holder, Report, Ticket
 from fastroute.ledger.protocol import Answered, Ask, Facts, Hello, Known, Recall, Refresh, Refreshed, Welcome, Who
 from fastroute.ledger.records import STOP, Stop
@@ -114,6 +114,7 @@ class Teller(Till):
         clock: Clock,
         fund_ms: int = 1000,
         patience_ms: int = 10_000,
+        segment_bytes: int | None = None,
     ) -> Teller:
         """Begin a life: greet the bookkeeper, make the journal. `BooksUnreachable` when nobody answers for so long.
 
@@ -123,7 +124,9 @@ class Teller(Till):
         try:
             async with asyncio.timeout(patience_ms / 1000):
                 await teller._connect_somehow()
-            teller.journal = await asyncio.to_thread(Journal.create, state_dir / "journal", teller.life)
+            teller.journal = await asyncio.to_thread(
+                Journal.create, state_dir / "journal", teller.life, segment_bytes=segment_bytes or SEGMENT_BYTES
+            )
         except TimeoutError:
             teller._flusher.shutdown()
             raise BooksUnreachable(f"no bookkeeper answers at {socket_path(state_dir)}; is one running?") from None

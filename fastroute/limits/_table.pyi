@@ -83,5 +83,8 @@ class Table:
     def clear_worker(self, worker: int) -> None:
         """A dead worker has no requests in progress; only who knows it dead may say so."""
 
+    def clear_workers(self) -> None:
+        """The same of all of them, in one pass."""
+
 def headers(kind: str, limit: int, remaining: int, reset_ms: int | None) -> list[tuple[bytes, bytes]]:
     """What a refusal tells, named as in `Pass.headers`."""

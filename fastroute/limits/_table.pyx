@@ -163,6 +163,15 @@ cdef class Table:
             if fr_get(self.entries + i) and fr_get32(&self.bodies[i].columns[worker]):
                 fr_set32(&self.bodies[i].columns[worker], 0)
 
+    def clear_workers(self):
+        cdef Py_ssize_t i
+        cdef int worker
+        for i in range(self.slots):
+            if fr_get(self.entries + i):
+                for worker in range(COLUMNS):
+                    if fr_get32(&self.bodies[i].columns[worker]):
+                        fr_set32(&self.bodies[i].columns[worker], 0)
+
     def in_use(self, uint64_t key):
         cdef Account account
         self.begin(&account, key, 0, 0)

@@ -72,8 +72,10 @@ def open_table(path: Path, worker: int, *, slots: int = SLOTS, window_s: int = W
             try:
                 memory = mmap(fd, size)
                 table = Table(memory, worker)
-                for place in range(WORKERS_MAX) if alone else (worker,):
-                    table.clear_worker(place)
+                if alone:
+                    table.clear_workers()
+                else:
+                    table.clear_worker(worker)
             except BaseException:
                 os.close(fd)
                 raise

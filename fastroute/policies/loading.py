@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from importlib import resources
 from pathlib import Path
 from typing import Final
 
@@ -77,13 +76,8 @@ def load_policies(directory: Path | None, starters: bool = True) -> Policies:
 
 
 def _starters() -> list[Policy]:
-    read: list[Policy] = []
-    folder = resources.files("fastroute.policies").joinpath("starters")
-    for each in sorted(folder.iterdir(), key=lambda file: file.name):
-        if each.name.endswith(SUFFIXES):
-            with resources.as_file(each) as path:
-                read.append(read_policy(path))
-    return read
+    folder = Path(__file__).with_name("starters")
+    return [read_policy(each) for each in sorted(folder.iterdir()) if each.suffix in SUFFIXES]
 
 
 def _files(directory: Path | None, problems: list[Problem]) -> list[Path]:

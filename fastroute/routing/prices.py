@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from importlib import resources
+from pathlib import Path
 
 import msgspec
 from msgspec import Struct
@@ -144,7 +144,7 @@ class PriceTable:
 
 @cache
 def _shipped() -> PriceTable:
-    return PriceTable(resources.files("fastroute.routing").joinpath("price_table.json").read_bytes())
+    return PriceTable(Path(__file__).with_name("price_table.json").read_bytes())
 
 
 def price(usage: Usage, price: Price) -> int:

@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -243,6 +242,8 @@ def host(
     cores = threads_for_weights() if threads is None else threads
     place = str(Path(cache_dir).expanduser().absolute())
     spec = Spec(Source.of(source), device, cores, parallel, context, place, download, linger_s=0.0)
+    import tempfile  # which nobody waits for who has a state directory
+
     with tempfile.TemporaryDirectory(prefix="fastroute-weights-") as directory:
         keeper = Keeper(Path(directory), spec, hub_token)
         try:

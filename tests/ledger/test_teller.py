@@ -197,7 +197,7 @@ def scene(test):
 
             async def open_teller(clock=None, **settings):
                 notebook = Notebook()
-                monkeypatch.setattr(Journal, "create", lambda directory, holder: notebook)
+                monkeypatch.setattr(Journal, "create", lambda directory, holder, **size: notebook)
                 teller = await Teller.open(tmp_path, 1, pepper=PEPPER, clock=clock or SystemClock(), **settings)
                 opened.append(teller)
                 return teller

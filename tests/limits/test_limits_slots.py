@@ -163,6 +163,8 @@ def test_workers_count_together_and_a_dead_ones_places_are_free(memory):
     assert workers[2].in_use(7) == 4
     held[2].leave()
     assert workers[0].in_use(7) == 4, "what died before does not leave again"
+    workers[0].clear_workers()
+    assert workers[0].in_use(7) == 0, "nobody lives"
     for each in held:
         each.leave()
     assert workers[0].in_use(7) == 0

@@ -4,7 +4,6 @@ Children are forked from this process and inherit what is set here. `journal_byt
 that a test can fill one.
 """
 
-import functools
 import importlib
 import json
 import sys
@@ -12,8 +11,7 @@ import sys
 if __name__ == "__main__":
     constants = json.loads(sys.argv.pop(1))
     if size := constants.pop("journal_bytes", 0):
-        teller = importlib.import_module("fastroute.ledger.teller")
-        teller.Journal.create = functools.partial(teller.Journal.create, segment_bytes=size)
+        constants["fastroute.ledger.teller.SEGMENT_BYTES"] = size
     for name, value in constants.items():
         module, _, constant = name.rpartition(".")
         loaded = importlib.import_module(module)

@@ -85,6 +85,8 @@ class Funding:
         self._reports: deque[Spent] = deque()
         self._lost_microdollars = 0  # of reports there was no room for
         self._failures = 0
+        self._trouble: PanelError | None = None  # what failed last
+        self._had: set[str] = set()  # every lease there was
         self._dry_until = 0.0
         self._needed = 0  # by calls that wait for the next step
         self._wanted = 0  # by those that wait for the one under way
@@ -132,6 +134,7 @@ class Funding:
             self.cause = None
         except PanelError as error:
             self._failures += 1
+            self._trouble = error
             if self._target is None or (self._leases and self.lease is None):
                 if self.cause is None or self.cause.message != error.message:
                     log.warning("this router cannot serve: %s", error.message)
@@ -240,6 +243,10 @@ class Funding:
     def _adopt(self, told: dict[str, Any]) -> None:
         granted = whole(told, "budget_granted", 1, MICRODOLLARS_MAX)
         lease_id = text(told, "lease_id", 100)
+        if lease_id in self._had:
+            # Its money is counted, or given back: told twice, by whatever stands between, it would be spent twice.
+            raise PanelError(f"the panel at {self.panel.address} gave lease {lease_id!r} a second time")
+        self._had.add(lease_id)
         base = self._purse.spent - sum(spent.microdollars for spent in self._reports) - self._lost_microdollars
         left_s = _left_s(told.get("expires_at"))
         now = self._loop.time()
@@ -277,7 +284,7 @@ class Funding:
         self._wake.set()
         await asyncio.wait({asked}, timeout=2 * self._pace.ask_s)
         if not asked.done() or not asked.result():
-            cause = self.cause or PanelError(f"the panel at {self.panel.address} cannot be asked for more")
+            cause = self.cause or self._trouble or PanelError(f"the panel at {self.panel.address} did not say in time")
             raise Failed(503, "server_error", "budget_unavailable", f"no budget: {cause.message}", retry_after_s=1)
 
     # --- reports ----------------------------------------------------------------------------------------------------

@@ -8,23 +8,29 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
+from pathlib import Path
 
 import pytest
 
 from fastroute.config import load
 from fastroute.reaching import reach
 
+# Starts the gateway with constants of its own, which the processes that it forks inherit.
+LAUNCHER = Path(__file__).parents[1] / "money" / "launcher.py"
+
 
 class Books:
     """A gateway process that is the panel, and its desk."""
 
-    def __init__(self, directory, upstream):
+    def __init__(self, directory, upstream, **constants):
         file = directory / "fastroute.yaml"
         file.write_text(f'providers: {{openai: {{base_url: "{upstream.url}", api_key: sk-panel}}}}\n')
         state = directory / "state"
         self.config = load(file, {}, {"state_dir": str(state)})
-        command = [sys.executable, "-m", "fastroute", "serve", "--config", str(file), "--state-dir", str(state)]
+        command = [sys.executable, str(LAUNCHER), json.dumps(constants)]
+        command += ["serve", "--config", str(file), "--state-dir", str(state)]
         clean = {name: value for name, value in os.environ.items() if not name.endswith(("_KEY", "_URL"))}
         self.process = subprocess.Popen(
             [*command, "--port", "0", "--workers", "1"], stderr=subprocess.PIPE, text=True, env=clean, cwd=directory
@@ -113,3 +119,35 @@ def test_an_agent_nobody_knows_or_without_a_provider_is_told_so(books, kit):
             answer = kit.post(router, kit.chat())
             assert (answer.status, answer.code) == (503, "budget_unavailable")
             assert words in answer.json["error"]["message"], json.dumps(answer.json)
+
+
+PROGRAM = """
+    import sys
+    from fastroute import LlmRouter
+
+    router = LlmRouter(api_key=sys.argv[1], server_url=sys.argv[2], strict=True)
+    print(router.port, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_r_a15_what_a_killed_program_had_leased_is_there_again_when_the_lease_is_over(tmp_path, upstream, kit):
+    """kill -9 with 7 dollars of 10 unspent: what was reported stays spent, and exactly the rest comes back."""
+    books = Books(
+        tmp_path, upstream, **{"fastroute.panel.leases.LEASE_MS": 5000, "fastroute.panel.leases.GRACE_MS": 100}
+    )
+    try:
+        kit.wait_until(lambda: books.ready, 15)
+        command = [sys.executable, "-c", textwrap.dedent(PROGRAM), books.agent("one", 100_000_000), books.url]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
+            port = int(program.stdout.readline())
+            assert books.money("one") == (0, 10_000_000, 90_000_000)
+            upstream.play = kit.whole(0, 300_000)  # 3 dollars of gpt-5.1
+            router = type("Known", (), {"port": port, "api_key": command[-2]})
+            assert kit.post(router, kit.chat("gpt-5.1", max_tokens=300_000)).status == 200
+            kit.wait_until(lambda: books.money("one")[0] == 3_000_000)
+            program.kill()
+        assert books.money("one") == (3_000_000, 7_000_000, 90_000_000)
+        kit.wait_until(lambda: books.money("one") == (3_000_000, 0, 97_000_000), 20)
+    finally:
+        books.close()

@@ -170,6 +170,23 @@ def test_a_refresh_that_fails_blocks_what_the_lease_does_not_cover_and_says_why(
     kit.wait_until(lambda: kit.post(router, kit.chat()).status == 200)
 
 
+def test_r_a2_a_lease_that_is_told_twice_is_money_once(leased, panel, kit, upstream):
+    """A refresh that repeats the lease there is: what is left of it is spent, no more, and the cause is named."""
+    panel.granted = 500
+    router = leased()
+    panel.answers["/budget/refresh"] = _says(
+        200, {"status": "approved", "lease_id": "lease_1", "budget_granted": 10_000_000, "budget_remaining": 1}
+    )
+    assert kit.post(router, kit.chat()).status == 200
+    answer = kit.post(router, kit.chat())
+    assert (answer.status, answer.code) == (503, "budget_unavailable")
+    assert "gave lease 'lease_1' a second time" in answer.json["error"]["message"]
+    assert router.budget_microdollars == 500
+    assert len(upstream.to("/chat/completions")) == 1
+    router.stop()
+    assert panel.to("/budget/return") == [{"lease_id": "lease_1", "spent_microdollars": 53}]
+
+
 def test_a_panel_that_goes_away_is_spent_on_and_told_afterwards(leased, panel, kit):
     """What is leased stays good; reports wait, and each is charged once however often it is sent."""
     router = leased()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
+import orjson
 from msgspec import Struct
 
 from fastroute.assembly import Upstreams, agents_of, beats_path, directory_for, fleet_of, with_demo
@@ -34,6 +35,7 @@ from fastroute.policies import STRUCTURE, Policy, load_policies
 from fastroute.prompting import interrupts
 from fastroute.ruling import Rules
 from fastroute.settle import bound
+from fastroute.standalone import stands_alone
 from fastroute.upstreams.pool import Pool
 from fastroute.visiting import PLACE, visit
 from fastroute.weighing import Line, Measured, Pair, patched, weigh
@@ -178,24 +180,40 @@ async def _cases(teller: Teller, config: Config, policy: Policy, last: int) -> t
         for paper in papers:
             if len(cases) == last:
                 break
+            if paper["reason"] == "cache_hit":
+                skipped.append(Skipped(paper["id"], "the cache answered it: no model took any time over it"))
+                continue
             if paper["id"] not in kept:
                 skipped.append(Skipped(paper["id"], "no content of it is kept"))
                 continue
-            shown = await teller.ask("contents.show", receipt=paper["id"])
+            closed = (await teller.ask("contents.show", receipt=paper["id"]))["content"]
+            if closed is None:
+                skipped.append(Skipped(paper["id"], "no content of it is kept any more"))
+                continue
             try:
                 vault = vault or Vault.open(config.state_dir / "secrets")
-                content = decode(vault.unclose(paper["id"], shown["content"]))
+                content = decode(vault.unclose(paper["id"], closed))
             except CaptureError as error:
                 skipped.append(Skipped(paper["id"], str(error)))
                 continue
-            if "prompt" in content.cut:
-                skipped.append(Skipped(paper["id"], "its prompt was too long to be kept in full"))
-            else:
+            why = _not_again(content)
+            if why is None:
                 cases.append(_Case(paper, content))
+            else:
+                skipped.append(Skipped(paper["id"], why))
         if len(rows) < _PAGE:
             break
         before, read = rows[-1]["seq"], read + len(rows)
     return cases, tuple(skipped)
+
+
+def _not_again(content: Content) -> str | None:
+    """Why a kept request cannot be run again; None for one that can be."""
+    if "prompt" in content.cut:
+        return "its prompt was too long to be kept in full"
+    if not stands_alone(content.surface, orjson.loads(content.prompt)):
+        return "it leans on more than itself: a stored conversation, or tools that its provider runs"
+    return None
 
 
 def _is_of(paper: dict[str, Any], policy: str) -> bool:
@@ -335,7 +353,10 @@ class _Runner:
             if not isinstance(passed, Exceeded):
                 passed.leave()
                 return
-            await asyncio.sleep(min(passed.retry_after_s or 1, 1))
+            if passed.retry_after_s is None:  # a limit that nothing fits under: waiting does not help
+                self.stopped, self.exhausted = passed.message, True
+                return
+            await asyncio.sleep(min(passed.retry_after_s, 1))
 
     async def _run(self, case: _Case, name: str, entry: Entry) -> Ran:
         kept = case.content

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from fastroute import replaying
+from fastroute.capture import content_of
 from fastroute.policies import read_policy
 
 
@@ -201,6 +203,23 @@ def test_a_users_quota_holds_and_what_ran_before_it_is_told(terminal, upstream, 
     assert (ran.json["replayed"], ran.json["alternatives"][0]["answered"]) == (1, 1)
     assert "stopped early: daily token cap reached" in ran.err
     assert terminal.run("usage", "-u", "carol", "--json").json["tokens"]["used"] == 405
+
+
+def test_a_limit_under_which_nothing_fits_stops_it_and_is_not_waited_for(terminal, upstream):
+    path = terminal.place / "policies" / "desk.yaml"
+    path.write_text(path.read_text().replace("per_user_rpm: 1000", "per_user_rpm: 0"))
+    upstream.script(THIRD, b"")
+    process = terminal.start(*REPLAY, "--last", "2", "--alts", THIRD, "-u", "dave")
+    ran = terminal.end(process)
+    assert (ran.code, upstream.asked(THIRD)) == (75, [])
+    assert "no requests are allowed" in ran.err
+
+
+def test_what_leaves_something_behind_is_not_run_again():
+    """A conversation that the provider keeps would grow by answers that nobody gave."""
+    body = b'{"model": "m", "input": "hi", "conversation": "conv_1"}'
+    kept = content_of("responses", body, stream=False, wants_json=False)
+    assert replaying._not_again(kept).startswith("it leans on more than itself")
 
 
 def test_ctrl_c_settles_what_ran_and_tells_it(terminal, upstream, patiently):

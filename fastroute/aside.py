@@ -28,7 +28,8 @@ class Asides:
     def take(self, gateway: Gateway, call: Call) -> None:
         """Do for a finished call what its policy says; it never waits and never fails the call."""
         ruling, final = call.rules, call.final
-        if ruling is None or final is None or final.outcome != "ok" or not call.account.booked:
+        answered = call.reason == "cache_hit" if final is None else final.outcome == "ok"
+        if ruling is None or not answered or not call.account.booked:
             return
         if ruling.policy.capture.prompts:
             self.captures.take(call, ruling)

@@ -86,32 +86,36 @@ class Tap:
 
     def heard(self) -> Heard:
         """What was said; an answer that cannot be made out said nothing."""
-        data = b"".join(self._parts)
-        listener = _Listener()
-        try:
-            if self._stream:
-                self._follow(data, listener)
-            else:
-                body = parse(data)
-                chat = self._operation in ("completions", "responses")
-                listener.take(body if chat else self._dialect.answer(body, model="", created=0, id=""))
-        except (DialectError, _scan.ScanError):
-            pass  # the relay has told whoever asked what it made of it; of a copy that was cut the rest is missing
-        return Heard("".join(listener.texts), listener.finish, listener.calls, self._cut)
+        return made_out(b"".join(self._parts), self._dialect, self._operation, stream=self._stream, cut=self._cut)
 
-    def _follow(self, data: bytes, listener: _Listener) -> None:
-        splitter, chunks = _scan.EventSplitter(), _scan.EventSplitter()
-        native = self._operation in ("completions", "responses")
-        translator = self._dialect.stream(model="", created=0, id="", include_usage=False)
-        for event, payload in splitter.feed(data):
-            if payload == b"[DONE]":
-                return
-            if native:
-                listener.take(parse(payload))
-                continue
-            for chunk in translator.feed(event, payload):
-                for _, said in chunks.feed(chunk):
-                    listener.take(parse(said))
+
+def made_out(data: bytes, dialect: Dialect, operation: str, *, stream: bool, cut: bool = False) -> Heard:
+    """What the bytes of an answer said, whole or in events; of what cannot be made out as much as could be."""
+    listener = _Listener()
+    native = operation in ("completions", "responses")
+    try:
+        if stream:
+            _follow(data, dialect, listener, native=native)
+        else:
+            body = parse(data)
+            listener.take(body if native else dialect.answer(body, model="", created=0, id=""))
+    except (DialectError, _scan.ScanError):
+        pass  # the relay has told whoever asked what it made of it; of a copy that was cut the rest is missing
+    return Heard("".join(listener.texts), listener.finish, listener.calls, cut)
+
+
+def _follow(data: bytes, dialect: Dialect, listener: _Listener, *, native: bool) -> None:
+    splitter, chunks = _scan.EventSplitter(), _scan.EventSplitter()
+    translator = dialect.stream(model="", created=0, id="", include_usage=False)
+    for event, payload in splitter.feed(data):
+        if payload == b"[DONE]":
+            return
+        if native:
+            listener.take(parse(payload))
+            continue
+        for chunk in translator.feed(event, payload):
+            for _, said in chunks.feed(chunk):
+                listener.take(parse(said))
 
 
 class _Listener:

@@ -22,12 +22,16 @@ from fastroute.call import Call, Failed, Poor
 from fastroute.domain import Entry, LatencyFact
 from fastroute.errors import CatalogError, ConfigError, Problem, UnknownModel
 from fastroute.gateway import SCANNER
-from fastroute.hearing import Heard, Tap
+from fastroute.hearing import Heard, Tap, made_out
 from fastroute.lanes import Latency
 from fastroute.money import usd_from_microdollars
 from fastroute.policies import STRUCTURE, Policies, Policy, digest
 from fastroute.routing.directory import Directory
 from fastroute.routing.rankers import Ordered, Pinned, Preferring, Ranker
+from fastroute.upstreams.anthropic import Anthropic
+from fastroute.upstreams.dialect import Dialect
+from fastroute.upstreams.google import Google
+from fastroute.upstreams.openai import OpenAI
 from fastroute.upstreams.pool import Deadlines
 from fastroute.upstreams.upstream import Exchange, Upstream
 
@@ -48,6 +52,8 @@ _CAPS: Final[dict[str, tuple[str, ...]]] = {
     "responses": ("max_output_tokens",),
     "gemini": ("maxOutputTokens", "max_output_tokens"),
 }
+# What a caller reads of an answer, by the dialect of its door.
+_SPOKEN: Final[dict[str, Dialect]] = {"openai": OpenAI(), "anthropic": Anthropic(), "google": Google()}
 _SYSTEM_ROLES: Final = ("system", "developer")
 
 
@@ -159,6 +165,11 @@ class Rules:
         call.quality = call.quality and policy.falls_over("low_quality")
         call.rules = Ruling(self, call, cap if shorter else None)
 
+    def retold(self, call: Call, answer: bytes) -> None:
+        """The same for a call that was told an answer again: what the policy has kept is kept of it too, and that is all."""
+        if self.policy.capture.prompts and call.surface.talks:
+            call.rules = Ruling(self, call, None, answer)
+
     def _affordable(self, call: Call) -> list[Entry]:
         most = self.policy.objectives.max_cost_microdollars
         if most is None:
@@ -189,6 +200,7 @@ class Ruling:
         "_scan",
         "_tap",
         "_tapped",
+        "_told",
         "listens",
         "max_attempts",
         "policy",
@@ -196,7 +208,7 @@ class Ruling:
         "shadow",
     )
 
-    def __init__(self, rules: Rules, call: Call, cap: int | None) -> None:
+    def __init__(self, rules: Rules, call: Call, cap: int | None, told: bytes | None = None) -> None:
         self.rules = rules
         self.policy = rules.policy
         self.max_attempts = rules.policy.strategy.max_attempts
@@ -206,7 +218,8 @@ class Ruling:
         self._scan = call.scan
         self._tap: Tap | None = None
         self._tapped = ""
-        self.shadow = rules.shadow_of(call.id)
+        self._told = told  # what the cache answered: then nobody is asked, and no shadow either
+        self.shadow = None if told is not None else rules.shadow_of(call.id)
         self.listens = self.shadow is not None or rules.policy.capture.answers
 
     @property
@@ -216,7 +229,9 @@ class Ruling:
 
     def heard(self) -> Heard | None:
         """What was answered, when that was listened to; it takes a moment for each kilobyte."""
-        entry = self._call.entry
+        entry, surface = self._call.entry, self._call.surface
+        if self._told is not None:
+            return made_out(self._told, _SPOKEN[surface.native], surface.operation, stream=bool(self._call.stream))
         return self._tap.heard() if self._tap is not None and entry is not None and entry.id == self._tapped else None
 
     def falls_over(self, poor: Poor) -> bool:

@@ -50,6 +50,7 @@ async def _tell(gateway: Gateway, question: Question, call: Call, answer: Answer
         call.words = ranker.words
     if rules is not None:
         call.details |= {"policy": rules.policy.name, "policy_hash": rules.digest}
+        rules.retold(call, answer.before + (answer.after or b""))
     call.status = 200
     gateway.metrics.cache_hit(entry.ref.model)
     told = telling.accounts(call)

@@ -34,6 +34,7 @@ POLICIES = {
     "judged": "shadow: {model: twin}\nquality: {judge: structure}\ncapture: {prompts: true}\n",
     "graded": "shadow: {model: twin}\nquality: {judge: quick}\n",
     "examined": "shadow: {model: twin}\nquality: {judge: grader}\n",
+    "noted": "shadow: {model: twin}\ncapture: {prompts: true, answers: true}\n",
     "never": "shadow: {model: twin, share: 0}\n",
 }
 UNDERWAY_MAX = 8
@@ -42,14 +43,14 @@ USER, TWIN = 26, 260  # microdollars of the 11 + 15 tokens that the provider tel
 _numbers = count(1)
 
 
-def opened(serve: Any, lab: Any, place: Any, whole_ms: int = 60_000) -> House:
+def opened(serve: Any, lab: Any, place: Any, whole_ms: int = 60_000, more: str = "") -> House:
     (place / "policies").mkdir()
-    for name, more in POLICIES.items():
+    for name, said in POLICIES.items():
         (place / "policies" / f"{name}.yaml").write_text(
-            f"policy: {name}\nobjectives: {{max_tokens: 100}}\nrouting: {{primary: [quick]}}\n{more}"
+            f"policy: {name}\nobjectives: {{max_tokens: 100}}\nrouting: {{primary: [quick]}}\n{said}"
         )
     return House(
-        serve(CONFIG.format(lab=lab.url, place=place, whole_ms=whole_ms), {"FASTROUTE_ADMIN_KEY": ADMIN}, place)
+        serve(CONFIG.format(lab=lab.url, place=place, whole_ms=whole_ms) + more, {"FASTROUTE_ADMIN_KEY": ADMIN}, place)
     )
 
 
@@ -168,6 +169,34 @@ def test_what_would_leave_something_behind_is_asked_once(shop: House, lab: Any, 
         assert shop.ask(key, "shaded", store=True).status == 200
         until(lambda: skipped() == 1)
     assert lab.asked("twin") == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_the_cache_answers_is_kept_like_any_answer_and_has_no_shadow(
+    serve: Any, lab: Any, tmp_path: Any, stream: bool
+) -> None:
+    """A policy has prompts kept, whoever answered them; nobody is asked for the comparison of an answer that took no time."""
+    house = opened(serve, lab, tmp_path, more="cache: {ttl_s: 600}\n")
+    key = house.key("caller")
+    with (
+        house.gateway.counting("fastroute_captures_total", outcome="kept") as kept,
+        house.gateway.counting("fastroute_shadows_total", outcome="answered") as answered,
+    ):
+        first, hit = [house.ask(key, "noted", temperature=0, stream=stream) for _ in range(2)]
+        assert (first.headers["x-cache"], hit.headers["x-cache"]) == ("miss", "hit")
+        until(lambda: (kept(), answered()) == (2, 1))
+    assert len(lab.asked("twin")) == 1
+    ids = [told.headers["x-router-receipt-id"] for told in (first, hit)]
+    options = ["--config", str(tmp_path / "fastroute.yaml"), "--state-dir", str(house.state_dir)]
+    run = CliRunner()
+    contents = [
+        json.loads(run.invoke(main, ["receipts", "--open", id_, "--content", "--json", *options]).stdout) for id_ in ids
+    ]
+    one, other = [told["content"] for told in contents]
+    assert one == other
+    assert (other["answer"], other["finish"]) == ("I am quick", "stop")
+    told = json.loads(run.invoke(main, ["replay", "-p", "noted", "--alts", "twin", "--json", *options]).stdout)
+    assert (told["replayed"], [each["receipt"] for each in told["skipped"]]) == (1, ids[1:])
 
 
 def test_no_verdict_is_asked_for_once_the_worker_ends(serve: Any, lab: Any, tmp_path: Any) -> None:

@@ -45,8 +45,8 @@ def told() -> Iterator[None]:
         fail(error)
 
 
-def settings(config_path: Path | None, state_dir: str | None) -> Config:
-    return load(config_path, os.environ, {} if state_dir is None else {"state_dir": state_dir})
+def settings(config_path: Path | None, state_dir: str | None, demo: bool | None = None) -> Config:
+    return load(config_path, os.environ, {"state_dir": state_dir, "demo": demo})
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import msgspec
 
 from fastroute.cli import books, exits, loading
 from fastroute.cli.exits import fail
+from fastroute.config import Config
 from fastroute.errors import FastrouteError
 from fastroute.money import usd_from_picodollars
 from fastroute.policies import PolicyError, UnknownPolicy, load_policies
@@ -45,6 +46,7 @@ _CODES = {"quota": exits.QUOTA, "policy": exits.DATA, "config": exits.CONFIG, "u
     "--url", envvar="FASTROUTE_URL", default=None, help="Ask this server, with --key, instead of the providers."
 )
 @click.option("--key", envvar="FASTROUTE_API_KEY", default=None, help="The key for --url.")
+@click.option("--demo", is_flag=True, default=None, help="With the simulated providers.")
 @books.common
 def command(
     config_path: Path | None,
@@ -59,6 +61,7 @@ def command(
     shadow: str | None,
     url: str | None,
     key: str | None,
+    demo: bool | None,
 ) -> None:
     """Run one prompt under a policy.
 
@@ -70,7 +73,10 @@ def command(
     said = (policy, user, _text(text, path), model, stream, shadow)
     ends = _Printer(as_json)
     try:
-        told = _of_providers(config_path, state_dir, said, ends) if url is None else _of_server(url, key, said, ends)
+        if url is not None:
+            told = _of_server(url, key, said, ends)
+        else:
+            told = _of_providers(books.settings(config_path, state_dir, demo), said, ends)
     except (PolicyError, UnknownPolicy) as error:
         click.echo(str(error), err=True)
         sys.exit(exits.DATA)
@@ -82,9 +88,8 @@ def command(
 _Said = tuple[str, str, str, str | None, bool | None, str | None]  # a `Prompt`, before there is a class for it
 
 
-def _of_providers(config_path: Path | None, state_dir: str | None, said: _Said, ends: _Printer) -> Told:
+def _of_providers(config: Config, said: _Said, ends: _Printer) -> Told:
     """Ask from here. The books are opened by another process while this one loads what asks."""
-    config = books.settings(config_path, state_dir)
     policy = load_policies(config.policies_dir).find(said[0])
     with ahead(config) as started:
         with loading():

@@ -39,6 +39,7 @@ _SKIPPED_SHOWN = 5
 )
 @click.option("-u", "--user", default=None, help="Whose budgets pay; default: an account of its own, without limits.")
 @click.option("--max-cost-usd", "most", default=None, help="Refuse to begin when it might cost more.")
+@click.option("--demo", is_flag=True, default=None, help="With the simulated providers.")
 @books.common
 def command(
     config_path: Path | None,
@@ -50,6 +51,7 @@ def command(
     judge: str | None,
     user: str | None,
     most: str | None,
+    demo: bool | None,
 ) -> None:
     """Run a policy's latest requests again on other models.
 
@@ -64,7 +66,7 @@ def command(
     wanted = Wanted(policy, last, names, judge, user, _dollars(most))
     progress = _Progress()
     try:
-        report = asyncio.run(replay(books.settings(config_path, state_dir), wanted, progress.say, progress))
+        report = asyncio.run(replay(books.settings(config_path, state_dir, demo), wanted, progress.say, progress))
     except ReplayRefused as refused:
         for line in _skipped(refused.skipped):
             click.echo(line, err=True)

@@ -147,6 +147,15 @@ def test_p_a14_on_a_terminal_there_is_a_bar_and_in_a_pipe_none(terminal):
     assert (piped.code, "\r" in piped.err, "\x1b" in piped.err + piped.out) == (0, False, False)
 
 
+def test_the_simulated_models_do_for_a_rehearsal(terminal):
+    """`--demo`, as in the other commands: a policy over them is asked and replayed with no key at all."""
+    path = terminal.place / "policies" / "rehearsed.yaml"
+    path.write_text("policy: rehearsed\nrouting: {primary: [demo-local]}\ncapture: {prompts: true}\n")
+    assert terminal.infer("--demo", policy="rehearsed").code == 0
+    ran = terminal.run("replay", "-p", "rehearsed", "--alts", "demo-local", "--demo", "--json")
+    assert (ran.code, ran.json["replayed"], ran.json["alternatives"][0]["answered"]) == (0, 1, 1)
+
+
 def test_nothing_begins_when_it_might_cost_too_much(terminal, upstream):
     upstream.script(THIRD, b"")
     ran = terminal.run(*REPLAY, "--last", "2", "--alts", THIRD, "--max-cost-usd", "0.000001")

@@ -419,16 +419,19 @@ class Teller(Till):
             self._answers.pop(question.number, None)
 
     async def _patiently(self, answer: asyncio.Future[T], rest_ms: int, last: Callable[[], float]) -> T:
-        """Wait until the bookkeeper did nothing for so long: one who serves others first is busy, and not away."""
-        rest = rest_ms / 1000
-        began = heard = now = self._loop.time()
+        """Wait until the bookkeeper did nothing for so long: one who serves others first is busy, and not away.
+
+        A moment in which this process stood still, however long, is one of four.
+        """
+        began, heard, moments = self._loop.time(), last(), 0
         while True:
             try:
-                async with asyncio.timeout(heard + rest - now):
+                async with asyncio.timeout(rest_ms / 4000):
                     return await asyncio.shield(answer)
             except TimeoutError:
-                now, heard = self._loop.time(), max(began, last())
-                if now - heard >= rest or now - began >= PATIENCE_MS / 1000:
+                heard, before = last(), heard
+                moments = moments + 1 if heard == before else 0
+                if moments == 4 or self._loop.time() - began >= PATIENCE_MS / 1000:
                     raise
 
     def _received(self, reply: protocol.Reply) -> None:

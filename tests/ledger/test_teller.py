@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from fastroute.clock import ManualClock, SystemClock
 from fastroute.domain import Settlement, Usage
@@ -212,7 +213,7 @@ def scene(test):
                 await books.close()
                 books.generation.close()
 
-        asyncio.run(whole())
+        uvloop.run(whole())
 
     body.__name__, body.__doc__ = test.__name__, test.__doc__
     return body
@@ -569,6 +570,19 @@ async def test_a_bookkeeper_that_serves_others_first_is_waited_for(books, open_t
     assert not asking.done()
     books.answering = True
     teller.holder.disconnected()  # so that it asks once more
+    hold = await asking
+    assert not isinstance(hold, Shortage)
+    account.settle(hold, VOID, "gone", None, 0)
+
+
+@scene
+async def test_time_in_which_the_loop_stood_still_is_held_against_nobody(books, open_teller):
+    """A process that was not let on has not even asked; its clock ran on."""
+    teller = await open_teller(fund_ms=200)
+    account = await teller.find(TOKEN)
+    asking = asyncio.ensure_future(account.fund(10, 1))
+    await asyncio.sleep(0)
+    time.sleep(0.4)  # noqa: ASYNC251 -- the loop stands still: that is the point
     hold = await asking
     assert not isinstance(hold, Shortage)
     account.settle(hold, VOID, "gone", None, 0)

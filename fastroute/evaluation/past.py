@@ -27,6 +27,8 @@ SKIPPED: Final[dict[Skipped, str]] = {
 }
 
 _CHATS: Final = frozenset({"chat", "completions", "messages", "responses", "gemini"})
+# Of a request that went under with its worker nobody knows the door.
+_INTERRUPTED: Final = "interrupted"
 _PAGE: Final = 1000
 # Receipts stand in the order in which requests ended, which is not that in which they began.
 _LONGEST: Final = timedelta(hours=1)
@@ -114,6 +116,8 @@ def recorded(ask: Callable[..., Any], last: int | None, since: datetime | None) 
 
 def past_of(paper: _Paper) -> Past | Skipped:
     """A receipt as something to decide anew; or why it cannot be."""
+    if paper.reason == _INTERRUPTED:
+        return "no_answer"
     if paper.surface not in _CHATS:
         return "not_a_chat"
     if paper.reason in ASIDE:

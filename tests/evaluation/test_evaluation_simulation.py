@@ -214,6 +214,7 @@ def test_what_cannot_be_decided_anew_is_counted_by_why() -> None:
         receipt(7, NOW, reason="shadow"),
         receipt(7, NOW, reason="cache_hit", attempts=[]),
         receipt(7, NOW, status=502),
+        receipt(7, NOW, surface="", reason="interrupted", status=0),  # went under with its worker
         receipt(6, NOW, status=402, attempts=[], route_final=None),
         receipt(5, NOW, attempts=[{**line, "basis": "presumed"}]),
         b"not json",
@@ -224,7 +225,7 @@ def test_what_cannot_be_decided_anew_is_counted_by_why() -> None:
         "not_a_chat": 1,
         "aside": 1,
         "cache_hit": 1,
-        "no_answer": 2,
+        "no_answer": 3,
         "usage_unknown": 1,
         "unreadable": 1,
     }

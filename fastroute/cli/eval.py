@@ -50,7 +50,14 @@ class Refused(FastrouteError):
     "--record", type=click.Path(path_type=Path), help="Append answers to this file, and ask for none that is in it."
 )
 @click.option("--recorded", type=click.Path(path_type=Path), help="Ask nobody: the answers of this file.")
-@click.option("--json", "json_to", help="Everything as JSON, to a file or to - for standard output.")
+@click.option(
+    "--json",
+    "json_to",
+    is_flag=False,
+    flag_value="-",
+    metavar="[FILE]",
+    help="Everything as JSON, on standard output or to a file.",
+)
 @click.option("--picture", type=click.Path(path_type=Path), help="Cost against quality and the savings, as an .svg.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=1, show_default=True, help="Of the resampling.")
 @click.option("--max-cost-usd", default="1.00", show_default=True, help="Refuse a run that may cost more.")

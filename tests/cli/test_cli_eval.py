@@ -72,7 +72,7 @@ def test_s003_the_table_the_totals_and_the_savings_are_printed(terminal: Any, up
 
 
 def test_the_json_holds_every_answer_and_whether_it_was_right(terminal: Any, upstream: Any) -> None:
-    told = run(terminal, "--json", "-").json
+    told = run(terminal, "--json").json
     assert [prompt["id"] for prompt in told["prompts"]] == ["line-1", "line-2", "line-3", "line-4"]
     first = told["prompts"][0]
     assert (first["policy"]["text"], first["policy"]["right"]) == (f"hello from {PRIMARY}", False)

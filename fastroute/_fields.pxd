@@ -33,6 +33,13 @@ cdef extern from *:
     object at "fastroute_field" (object it, Py_ssize_t offset)
 
 
+cdef inline int must_be(it, kind) except -1:
+    """Fields are read where those of this very class lie: anything else there would be read as what it is not."""
+    if type(it) is not kind:
+        raise TypeError(f"fields of a {kind.__name__} are read, not of a {type(it).__name__}")
+    return 0
+
+
 cdef inline int lay(Py_ssize_t *offsets, of, tuple names) except -1:
     """Where these fields lie, in the order in which they are named; whoever reads them makes sure of the class."""
     cdef Py_ssize_t place

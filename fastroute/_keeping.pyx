@@ -5,7 +5,7 @@ from fastroute.domain import Usage
 from fastroute.ledger.records import Finish, Send, Settle
 from fastroute.receipts.told import AttemptLine, Charge, Particulars
 
-from fastroute._fields cimport at, lay
+from fastroute._fields cimport at, lay, must_be
 
 cdef enum:
     F_REQUEST, F_DECISION, F_SURFACE, F_ASKED, F_ENTRY, F_REASON, F_STATUS, F_STREAM, F_STARTED, F_LATENCY, F_FIRST
@@ -53,8 +53,7 @@ cdef class Told:
     def particulars(self, finish, tuple attempts not None):
         cdef list lines = []
         cdef tuple one, who
-        if type(finish) is not the_finish:
-            raise TypeError("a request that is over is told by its Finish")
+        must_be(finish, the_finish)
         for one in attempts:
             lines.append(self.line(one[0], one[1]))
         who = self.who(at(finish, FINISH[F_ACCOUNT]))
@@ -80,8 +79,8 @@ cdef class Told:
         cdef tuple windows, reserved, charged, used, place
         cdef list charges = []
         cdef Py_ssize_t i
-        if type(send) is not the_send or type(settle) is not the_settle:
-            raise TypeError("an attempt is told by its Send and its Settle")
+        must_be(send, the_send)
+        must_be(settle, the_settle)
         windows, reserved = at(send, SEND[S_WINDOWS]), at(send, SEND[S_RESERVED])
         charged, used = at(settle, SETTLE[C_CHARGED]), at(settle, SETTLE[C_USAGE])
         for i in range(len(windows)):

@@ -10,9 +10,10 @@ from fastroute.ledger.store import EntryRow
 
 from libc.stdint cimport int64_t
 
-from fastroute._fields cimport at, lay, offset_of
+from fastroute._fields cimport at, lay, must_be, offset_of
 
 cdef int64_t DAY_MS = 86_400_000
+cdef int64_t END_MS = 253_402_300_800_000  # of the year 9999: a date beyond has no name
 
 cdef enum:
     S_ATTEMPT, S_REQUEST, S_ACCOUNT, S_WINDOWS, S_RESERVED, S_ENTRY, S_MODEL, S_LANE, S_AT_MS, S_MONEY, S_FIELDS
@@ -40,7 +41,7 @@ cdef Py_ssize_t LEASE_RIGHTS = offset_of(Lease, "rights")
 cdef Py_ssize_t LEASE_SPENT = offset_of(Lease, "spent")
 cdef Py_ssize_t LEASE_WINDOW = offset_of(Lease, "window")
 cdef Py_ssize_t WINDOW_UP = offset_of(Window, "up")
-cdef object the_send = Send, the_settle = Settle, the_finish = Finish
+cdef object the_send = Send, the_settle = Settle, the_finish = Finish, the_lease = Lease, the_window = Window
 
 
 cdef class Underway:
@@ -109,7 +110,7 @@ cdef class Batch:
         if len(windows) != len(reserved):
             raise BrokenBooks(f"attempt {attempt} of holder {self.holder} does not say what it holds of each window")
         for place in range(len(windows)):
-            lease = self.leases.get(windows[place])
+            lease = self.lease(windows[place])
             # Without a lease it is one that has ended: a report told of it before the journal did. It can charge nothing.
             if lease is not None and reserved[place] > at(lease, LEASE_GRANTED):
                 raise BrokenBooks(
@@ -131,20 +132,20 @@ cdef class Batch:
         cdef Py_ssize_t place, i
         cdef bint breached = False
         cdef list counts
-        if type(record) is not the_settle:
-            raise TypeError(f"{type(record)} closes no attempt")
+        must_be(record, the_settle)
         attempt = at(record, SETTLE[C_ATTEMPT])
         found = self.attempts.pop(attempt, None)
         if found is None:
             raise BrokenBooks(f"attempt {attempt} of holder {self.holder} is closed but not open")
         underway, place, sent = found
+        must_be(sent, the_send)
         windows, reserved = at(sent, SEND[S_WINDOWS]), at(sent, SEND[S_RESERVED])
         charged, spent = at(record, SETTLE[C_CHARGED]), at(record, SETTLE[C_SPENT])
         if not len(windows) == len(charged) == len(spent):
             raise BrokenBooks(f"attempt {attempt} of holder {self.holder} does not say what each window is charged")
         for i in range(len(windows)):
             charge, total = charged[i], spent[i]
-            lease = self.leases.get(windows[i])
+            lease = self.lease(windows[i])
             if charge < 0 or (lease is not None and at(lease, LEASE_SPENT) + charge != total):
                 raise BrokenBooks(
                     f"attempt {attempt} of holder {self.holder} charges {charge} on window {windows[i]} "
@@ -158,7 +159,9 @@ cdef class Batch:
                     raise BrokenBooks(
                         f"attempt {attempt} of holder {self.holder} charges {charge} on window {windows[i]}, not lent"
                     )
-                if total <= at(lease, LEASE_RIGHTS) and not at(at(lease, LEASE_WINDOW), WINDOW_UP):
+                window = at(lease, LEASE_WINDOW)
+                must_be(window, the_window)
+                if total <= at(lease, LEASE_RIGHTS) and not at(window, WINDOW_UP):
                     lease.spent = total
                     self.changed_leases.add(lease)
                 else:
@@ -204,6 +207,7 @@ cdef class Batch:
     cdef int finish(self, record) except -1:
         cdef Underway underway = self.requests.get(at(record, FINISH_REQUEST))
         cdef list counts
+        self.day(at(record, FINISH_STARTED))
         if underway is None:
             self.finished.append(FinishedRequest(self.holder, record, ()))
             counts = self.use(at(record, FINISH_ACCOUNT), at(record, FINISH_STARTED), "")
@@ -225,8 +229,10 @@ cdef class Batch:
         else:
             attempts = tuple(zip(sends, underway.settles, strict=True))
             for sent in sends:
+                must_be(sent, the_send)
                 if at(sent, SEND[S_ENTRY]) == finish.entry:
                     answered = sent
+        must_be(answered, the_send)
         counts = self.use(finish.account, at(answered, SEND[S_AT_MS]), at(answered, SEND[S_MODEL]))
         counts[0] += 1
         self.finished.append(FinishedRequest(self.holder, finish, attempts))
@@ -236,9 +242,24 @@ cdef class Batch:
         else:
             self.changed_requests.add(underway)
 
+    cdef object lease(self, window):
+        lease = self.leases.get(window)
+        if lease is not None:
+            must_be(lease, the_lease)
+        return lease
+
+    cdef int64_t day(self, at_ms) except -1:
+        cdef int64_t instant
+        try:
+            instant = at_ms
+        except OverflowError:
+            instant = END_MS
+        if not 0 <= instant < END_MS:
+            raise BrokenBooks(f"holder {self.holder} tells of a request at {at_ms} ms, which is no date")
+        return instant // DAY_MS
+
     cdef list use(self, account, at_ms, model):
-        cdef int64_t instant = at_ms
-        key = (account, instant // DAY_MS, model)
+        key = (account, self.day(at_ms), model)
         counts = self.used.get(key)
         if counts is None:
             counts = self.used[key] = self.tally._use(account, at_ms, model)

@@ -22,13 +22,14 @@ from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeASCII
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove, memset
 
-from fastroute._fields cimport at, offset_of
+from fastroute._fields cimport at, must_be, offset_of
 
 cdef object others = json.Encoder(order="sorted").encode
 
 cdef int64_t PER_DOLLAR = 1_000_000_000_000
 cdef const char *HEX = b"0123456789abcdef"
 cdef enum:
+    LINK = 32
     SIGNATURE = 79  # bytes of "signature":"<64 digits>",
 
 
@@ -70,13 +71,6 @@ cdef Py_ssize_t USED_CACHE_READ = offset_of(Usage, "cache_read")
 cdef Py_ssize_t USED_CACHE_WRITE = offset_of(Usage, "cache_write")
 cdef Py_ssize_t USED_REASONING = offset_of(Usage, "reasoning")
 cdef object the_usage = Usage, the_line = AttemptLine, the_charge = Charge, the_particulars = Particulars
-
-
-cdef inline int must_be(it, kind) except -1:
-    """Fields are read where those of this class lie."""
-    if type(it) is not kind:
-        raise TypeError(f"a receipt is told of a {kind.__name__}, not of a {type(it).__name__}")
-    return 0
 
 
 cdef extern from *:
@@ -283,7 +277,7 @@ cdef int attempt(Sheet *sheet, line) except -1:
     say(sheet, b',"basis":')
     text(sheet, at(line, LINE_BASIS))
     say(sheet, b',"charges":[')
-    for one in <tuple>at(line, LINE_CHARGES):
+    for one in <tuple?>at(line, LINE_CHARGES):
         if not first:
             say(sheet, b",")
         first = False
@@ -364,7 +358,7 @@ cdef int head(Sheet *sheet, told, Sum total, str name, str kid, str model, detai
     say(sheet, b',"account_name":')
     text(sheet, at(told, TOLD_ACCOUNT_NAME))
     say(sheet, b',"attempts":[')
-    for line in <tuple>at(told, TOLD_ATTEMPTS):
+    for line in <tuple?>at(told, TOLD_ATTEMPTS):
         if not first:
             say(sheet, b",")
         first = False
@@ -446,7 +440,7 @@ cdef int hexadecimal(Sheet *sheet, bytes value) except -1:
     return 0
 
 
-def written(told, str name, str kid, str model, details, bytes previous, seq, str ts, version, sign):
+def written(told, str name, str kid, str model, details, bytes previous not None, seq, str ts, version, sign):
     cdef Sheet sheet
     cdef Py_ssize_t cut, size
     cdef bytes link
@@ -461,7 +455,9 @@ def written(told, str name, str kid, str model, details, bytes previous, seq, st
         say(&sheet, b",")
         cut = sheet.size
         tail(&sheet, told, total, ts, version)
-        link = sign(PyBytes_FromStringAndSize(sheet.bytes, sheet.size))
+        link = <bytes?>sign(PyBytes_FromStringAndSize(sheet.bytes, sheet.size))
+        if PyBytes_GET_SIZE(link) != LINK:
+            raise ValueError(f"a signature has {LINK} bytes, not {PyBytes_GET_SIZE(link)}")
         # What is signed is the receipt without its signature, which goes to where it is sorted.
         more(&sheet, SIGNATURE)
         memmove(sheet.bytes + cut + SIGNATURE, sheet.bytes + cut, sheet.size - cut)

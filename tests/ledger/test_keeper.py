@@ -451,8 +451,13 @@ def test_a_stop_beside_a_living_worker_is_not_clean(house: House, worker: tuple[
 
 @pytest.mark.parametrize(
     "bad",
-    [(SETTLE, records.encode(settle(9, 1, 8))), (SETTLE, b"\xc1"), (77, b"")],
-    ids=["contradiction", "no record", "unknown kind"],
+    [
+        (SETTLE, records.encode(settle(9, 1, 8))),
+        (SETTLE, b"\xc1"),
+        (77, b""),
+        (FINISH, records.encode(Finish("req_x", 0, "rd", "chat", "m", "", "", 404, False, 2**63, 1, None))),
+    ],
+    ids=["contradiction", "no record", "unknown kind", "no date"],
 )
 def test_a_journal_is_followed_up_to_what_contradicts_the_books(
     house: House, worker: tuple[int, int, int], bad: tuple[int, bytes]

@@ -146,3 +146,31 @@ def test_both_give_the_same_name(request):
 )
 def test_what_is_no_id_of_this_house_has_a_name_too(request_id):
     assert receipt_id(request_id) == plain_id(request_id)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        lambda particulars, attempt: None,
+        lambda particulars, attempt: attempt(),
+        lambda particulars, attempt: particulars(attempts=[attempt()]),
+        lambda particulars, attempt: particulars(attempts=(None,)),
+        lambda particulars, attempt: particulars(attempts=(attempt(usage=(300, 200)),)),
+        lambda particulars, attempt: particulars(attempts=(attempt(charges=[]),)),
+        lambda particulars, attempt: particulars(attempts=(attempt(charges=(("key_a", 1),)),)),
+    ],
+)
+def test_what_is_no_receipts_matter_is_refused(told, particulars, attempt):
+    """Its fields are read where they lie, so whatever else lies there must not be."""
+    sealer = Sealer(KEY, "1")
+    with pytest.raises((TypeError, AttributeError)):
+        sealer.seal(told(particulars, attempt))
+    assert (sealer.seq, sealer.link) == (0, GENESIS)
+
+
+def test_a_signature_of_another_length_is_refused(particulars):
+    sealer = Sealer(KEY, "1")
+    for signature in (b"", bytes(31), bytes(4096), None):
+        sealer._sign = lambda _, signature=signature: signature
+        with pytest.raises((TypeError, ValueError)):
+            sealer.seal(particulars())

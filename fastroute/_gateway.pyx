@@ -41,6 +41,9 @@ cdef class Core:
             # The largest of those that count here: which of them a provider obeys is its own affair.
             cap = scan.most(self.caps.get(surface.name, self.any_cap))
             choices = scan.integer(b"n")
+            more = scan.integer(b"n_cmpl")
+            if more is not None and (choices is None or more > choices):
+                choices = more
             wanted = asked(surface.name, scan, choices or 1) if surface.name in OTHERS else None
             if scan.stream and surface.operation != "embeddings":
                 call.stream = True

@@ -142,6 +142,8 @@ cdef class Scan:
         for name in names:
             if self.place(name).start:
                 number = self.integer(name)
+                if number is not None and number <= 0:
+                    return number  # to some this is no end at all
                 if number is not None and (found is None or number > found):
                     found = number
         return found

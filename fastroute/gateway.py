@@ -42,13 +42,14 @@ from fastroute.upstreams.upstream import Upstream
 from fastroute.weights import Keepers
 
 # What a reservation needs of a body beside the names every scanner looks for.
-_ALL_CAPS = (b"max_tokens", b"max_completion_tokens", b"max_output_tokens")
+# The first is llama.cpp's own word, which it obeys before the others (and `n_cmpl` before `n`).
+_ALL_CAPS = (b"n_predict", b"max_tokens", b"max_completion_tokens", b"max_output_tokens")
 _CAPS = {
-    "chat": _ALL_CAPS[:2],
-    "completions": _ALL_CAPS[:2],
+    "chat": _ALL_CAPS[:3],
+    "completions": _ALL_CAPS[:3],
     "embeddings": (),
-    "messages": _ALL_CAPS[:1],
-    "responses": _ALL_CAPS[2:],
+    "messages": _ALL_CAPS[1:2],
+    "responses": _ALL_CAPS[3:],
     "gemini": (),
 }
 # The longest name of a model: it travels in headers, logs and labels, and is kept where names are remembered.
@@ -57,7 +58,7 @@ NAME_MAX = 256
 IN_PROCESS = frozenset({"dummy", "demo"})
 # Nor does an agent on this machine: it is expected where the registry's agents have always been.
 UNCONFIGURED = IN_PROCESS | {name for name, known in KNOWN_PROVIDERS.items() if known.base_url and not known.key_env}
-SCANNER = RequestScanner((*_ALL_CAPS, b"n", b"response_format", *asked.NAMES))
+SCANNER = RequestScanner((*_ALL_CAPS, b"n", b"n_cmpl", b"response_format", *asked.NAMES))
 # Names of models beyond the catalog's that may become labels of metrics.
 LEARNED_MAX = 256
 # What a picture or a sound may cost where the model's window is not known.

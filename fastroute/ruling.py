@@ -46,8 +46,8 @@ _SAMPLING: Final[dict[str, dict[str, str]]] = {
     "gemini": {"temperature": "temperature", "top_p": "topP", "stop": "stopSequences"},
 }
 _CAPS: Final[dict[str, tuple[str, ...]]] = {
-    "chat": ("max_completion_tokens", "max_tokens"),
-    "completions": ("max_tokens",),
+    "chat": ("max_completion_tokens", "n_predict", "max_tokens"),
+    "completions": ("max_tokens", "n_predict"),
     "messages": ("max_tokens",),
     "responses": ("max_output_tokens",),
     "gemini": ("maxOutputTokens", "max_output_tokens"),

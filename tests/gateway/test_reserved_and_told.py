@@ -82,6 +82,27 @@ def test_completions_hold_the_cap_for_every_answer_of_every_prompt(gateway, upst
     assert answers * HELD < cost < answers * HELD + 500
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize(
+    ("more", "answers"),
+    [({"n_predict": CAP}, 1), ({"n_predict": CAP, "max_tokens": 1}, 1), ({"max_tokens": CAP, "n": 1, "n_cmpl": 3}, 3)],
+)
+def test_llama_cpps_own_words_are_held_for_as_it_obeys_them(gateway, upstream, say, path, more, answers):
+    said = {"prompt": "hello"} if path == "/v1/completions" else {"messages": [{"role": "user", "content": "hello"}]}
+    cost = held(gateway, upstream, say, path, **said, **more)
+    assert answers * HELD < cost < answers * HELD + 500
+
+
+@pytest.mark.parametrize(
+    "more", [{"n_predict": -1}, {"n_predict": -1, "max_tokens": 5}, {"n_predict": 5, "max_tokens": -1}]
+)
+def test_a_cap_that_may_mean_no_end_is_refused(gateway, say, more):
+    model = gateway.route("openai", retries=0).first
+    reply = gateway.ask(model, body={"model": model, "messages": [{"role": "user", "content": "hello"}], **more})
+    assert reply.status == 400
+    assert b"a token cap is at least 1" in reply.body
+
+
 @pytest.mark.parametrize("answers", [1, 4])
 def test_gemini_holds_its_cap_for_every_candidate(gateway, upstream, say, answers):
     body = {"contents": [{"role": "user", "parts": [{"text": "hello"}]}]}

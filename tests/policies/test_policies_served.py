@@ -106,6 +106,7 @@ def test_a_policys_name_asks_its_first_model_and_caps_the_answer(ask):
         ({"max_tokens": 50}, {"max_tokens": 50}),
         ({"max_tokens": 900}, {"max_tokens": 300}),
         ({"max_completion_tokens": 900}, {"max_completion_tokens": 300}),
+        ({"n_predict": 900, "max_tokens": 50}, {"n_predict": 300, "max_tokens": 50}),
     ],
 )
 def test_the_shorter_cap_holds(ask, given, sent):

@@ -19,6 +19,8 @@ from fastroute.ledger.sqlite import Store, Transaction
 # The table of beats has a place for each; the first is nobody's.
 AGENTS_MAX: Final = 1023
 OFFERS_MAX: Final = 500
+# Of all agents together: with each change every worker makes its directory anew, which takes 16 us for each offer.
+OFFERS_ALL_MAX: Final = 5000
 NAME_CHARACTERS_MAX: Final = 100
 # Names that were offered once; a token that invents names all day fills no disk with them.
 REMEMBERED_MAX: Final = 10_000
@@ -92,6 +94,8 @@ class Agents:
                 if row is not None:
                     raise NameTaken(f"model {model!r} is owned by {row[0]}: it is a row of the registry")
             before = _get(tx, said.name)
+            offered = set(before.models) if before else set()
+            _check_room(tx, said, len(offered))
             place = before.id if before else _free(tx)
             tx.run(
                 "INSERT INTO agents (id, name, endpoint, owner, peer, keyed, since_ms, heard_ms) "
@@ -114,7 +118,6 @@ class Agents:
                     said.keyed,
                     said.name,
                 )
-            offered = set(before.models) if before else set()
             tx.many("DELETE FROM offers WHERE agent = ? AND model = ?", _pairs(said.name, offered - {*said.models}))
             tx.many("INSERT INTO offers (agent, model) VALUES (?, ?)", _pairs(said.name, {*said.models} - offered))
             [[remembered]] = tx.rows("SELECT count(*) FROM offered")
@@ -201,6 +204,14 @@ def _row(row: tuple[object, ...], models: Sequence[str]) -> AgentRow:
         int(str(number)), str(name), str(endpoint), int(str(owner)), str(peer), bool(keyed), int(str(since_ms)),
         int(str(heard_ms)), tuple(models),
     )  # fmt: skip
+
+
+def _check_room(tx: Transaction, said: Announced, before: int) -> None:
+    """`RegistryError` for one agent's offers too many; who offers no more than before is never refused."""
+    [[others]] = tx.rows("SELECT count(*) FROM offers WHERE agent <> ?", said.name)
+    if len(said.models) > before and others + len(said.models) > OFFERS_ALL_MAX:
+        message = f"agents offer {others} models already, and {OFFERS_ALL_MAX} can be kept; remove some agents"
+        raise RegistryError(f"models: {message}")
 
 
 def _free(tx: Transaction) -> int:

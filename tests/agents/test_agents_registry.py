@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from fastroute.errors import RegistryError
-from fastroute.ledger.agents import AGENTS_MAX, Agents, Announced, NameTaken
+from fastroute.ledger.agents import AGENTS_MAX, OFFERS_ALL_MAX, OFFERS_MAX, Agents, Announced, NameTaken
 from fastroute.ledger.book import Book, Refused
 from fastroute.ledger.books import Books
 from fastroute.ledger.registry import ModelRow, Registry
@@ -97,6 +97,19 @@ def test_places_are_used_again_and_run_out(agents: Agents, store: Store) -> None
     assert agents.register(announced("late", "m"), NOW).id == 7
     with pytest.raises(RegistryError, match="1023 agents already"):
         agents.register(announced("later", "m"), NOW)
+
+
+def test_offers_run_out_and_who_offers_less_is_not_refused(agents: Agents) -> None:
+    """One token that announces without end would have every worker make its directory anew, for seconds each time."""
+    many = [f"m{number}" for number in range(OFFERS_MAX)]
+    for number in range(OFFERS_ALL_MAX // OFFERS_MAX):
+        agents.register(announced(f"a{number}", *many), NOW)
+    with pytest.raises(RegistryError, match="models: agents offer 5000 models already"):
+        agents.register(announced("late", "m"), NOW)
+    assert agents.get("late") is None
+    assert len(agents.register(announced("a0", *reversed(many)), NOW).models) == OFFERS_MAX
+    agents.register(announced("a0", *many[1:]), NOW)
+    assert agents.register(announced("late", "m"), NOW).models == ("m",)
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,14 @@ class Agents:
                 tx.run("DELETE FROM agents WHERE name = ?", name)
         return row
 
+    def leave(self, owner: int) -> tuple[str, ...]:
+        """Take out every agent of one token; their names."""
+        with self._store.write() as tx:
+            gone = tuple(name for (name,) in tx.rows("SELECT name FROM agents WHERE owner = ? ORDER BY name", owner))
+            if gone:
+                tx.run("DELETE FROM agents WHERE owner = ?", owner)
+        return gone
+
     def heard(self, name: str, now_ms: int) -> None:
         """Note that it lives."""
         with self._store.write() as tx:

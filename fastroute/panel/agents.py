@@ -87,6 +87,13 @@ def remove(counter: Counter, asked: Named) -> dict[str, Any]:
     return _shown(row)
 
 
+def leave(counter: Counter, owner: int) -> None:
+    """A token is no more, and nothing is asked of whoever announced itself with it."""
+    if counter.registry is not None:
+        for name in counter.registry.leave(owner):
+            log.info("agent %s is removed with its token", name)
+
+
 def forget(counter: Counter, now_ms: int) -> None:
     """Take out who is long gone; looked for once an hour, and not before everybody had the time to be heard."""
     if counter.registry is None or now_ms < counter.agents_look_ms:

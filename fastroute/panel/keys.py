@@ -9,7 +9,7 @@ from msgspec import Struct
 from fastroute.domain import MICRODOLLARS_MAX, TOKENS_MAX
 from fastroute.ledger.book import Budget, Refused
 from fastroute.ledger.store import AccountKind, AccountRow, BudgetRow, Unit, WindowKind
-from fastroute.panel import views
+from fastroute.panel import agents, views
 from fastroute.panel.counter import ALLOCATED, Counter
 from fastroute.panel.wording import INSTANT_MAX_MS
 
@@ -215,7 +215,12 @@ def rotate(counter: Counter, asked: Rotate) -> dict[str, Any]:
 
 
 def revoke(counter: Counter, asked: Named) -> dict[str, Any]:
-    return views.account(counter, end(counter, find(counter, asked.id)))
+    """With all that hang on it, and the agents that announced themselves with it."""
+    row = end(counter, find(counter, asked.id))
+    for one in counter.family(row):
+        if one.kind == "agent":
+            agents.leave(counter, one.id)
+    return views.account(counter, row)
 
 
 def end(counter: Counter, row: AccountRow) -> AccountRow:

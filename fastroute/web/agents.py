@@ -102,7 +102,7 @@ async def _heartbeat(request: Request) -> Response:
         # One that came a moment ago is not in this worker's directory yet, nor is a new owner.
         row = await desk.ask(request, "agents.find", name=said.name)
         place, whose = row["id"], row["owner"]
-    if whose and whose != owner:
+    if whose != owner:
         message = f"no agent of yours is registered as {said.name!r}"  # another's is not there
         raise Failed(404, "invalid_request_error", "agent_not_found", message, param="name")
     _note(gateway, place, said.queue_length, leaving=said.draining)

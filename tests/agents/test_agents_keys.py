@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -80,7 +81,23 @@ def test_i_b3_a_name_stays_with_its_token(closed: Any, caller: str, token: Calla
     assert not b.asked()
     assert closed.run("keys", "revoke", "owner").exit_code == 0
     assert closed.post("/heartbeat", mine, name="owned").status_code == 401
+    assert "owned" not in [each["name"] for each in closed.listed()]
     assert closed.register("owned", b.url, "local_owned", token=other).status_code == 200
+
+
+def test_what_was_announced_before_there_was_a_key_lives_by_no_others_word(serve: Any, a: Any) -> None:
+    """Nobody is known to have announced it; an agent that has a token by now registers anew, and only then is asked."""
+    house = serve()
+    house.offered("early", a.url, "local_early")
+    keys = [house.run("keys", "create", "--name", name, "--kind", name) for name in ("agent", "key")]
+    token, caller = (made.stdout.strip() for made in keys)
+    house.gateway.always = {"authorization": f"Bearer {caller}"}
+    until = time.monotonic() + 10
+    while house.post("/heartbeat", name="early").status_code != 401:
+        assert time.monotonic() < until
+    assert code_of(house.post("/heartbeat", token, name="early")) == (404, "agent_not_found")
+    assert house.register("early", a.url, "local_early", token=token).status_code == 200
+    assert house.post("/heartbeat", token, name="early").status_code == 200
 
 
 def test_a_token_may_be_for_some_names_alone(closed: Any, caller: str, token: Callable[..., str], a: Any) -> None:

@@ -196,6 +196,20 @@ def test_a_name_is_free_again_once_its_token_is_revoked(office: Office) -> None:
     office.register("mac", other, "m")
 
 
+def test_the_agents_of_a_revoked_token_go_with_it_at_once(office: Office) -> None:
+    """Somebody's stolen token: what was announced with it is asked no more, not even until it is found to be silent."""
+    office.ask("keys.create", name="boss", kind="key")
+    mine, other = office.token("mine"), office.token("other")
+    office.register("one", mine, "m")
+    office.register("two", mine, "n")
+    office.register("left", other, "m")
+    office.ask("keys.rotate", id="mine")
+    office.ask("keys.revoke", id="boss")
+    assert [row["name"] for row in office.ask("agents.list")] == ["left", "one", "two"]
+    office.ask("keys.revoke", id="mine")
+    assert [row["name"] for row in office.ask("agents.list")] == ["left"]
+
+
 def test_what_was_announced_in_an_open_house_is_for_its_agent_to_claim(office: Office) -> None:
     office.register("mac", 0, "m")
     office.register("mac", office.token("mine"), "m")

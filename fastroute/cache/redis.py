@@ -14,6 +14,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from fastroute.cache.answers import ANSWER_MAX
 from fastroute.cache.store import CacheAway
 from fastroute.config import Secret
 from fastroute.errors import ConfigError, Problem
@@ -21,6 +22,8 @@ from fastroute.errors import ConfigError, Problem
 PREFIX: Final = "fastroute:answer:"
 TIMEOUT_S: Final = 2.0
 _CONNECTIONS: Final = 64
+# More than an answer of ours can have; of what somebody else put there no more is read.
+_VALUE_MAX: Final = ANSWER_MAX + (1 << 16)
 
 
 class Redis:
@@ -44,10 +47,10 @@ class Redis:
     async def get(self, name: str) -> bytes | None:
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                value = await self._client.get(PREFIX + name)
+                value = await self._client.getrange(PREFIX + name, 0, _VALUE_MAX)
         except (RedisError, OSError) as error:
             raise CacheAway(_said(error)) from error
-        return value if isinstance(value, bytes) else None
+        return value if isinstance(value, bytes) and value else None  # what is not there is empty
 
     async def put(self, name: str, value: bytes, ttl_s: int) -> None:
         try:

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from fastroute.cache import ENTRIES_MAX, CacheAway, Memory, Shared
+from fastroute.cache import ANSWER_MAX, ENTRIES_MAX, CacheAway, Memory, Shared
 from fastroute.cache.shared import REST_S
 from fastroute.clock import ManualClock
 from fastroute.config import Secret
@@ -199,6 +199,23 @@ def test_a_redis_that_is_not_there_is_away_and_its_password_is_not_told():
         assert "hunter2secret" not in str(told.value)
         with pytest.raises(CacheAway):
             await store.put(NAME, b"x", 60)
+        await store.close()
+
+    asyncio.run(case())
+
+
+def test_of_what_somebody_put_into_a_redis_no_more_is_read_than_an_answer_may_have(redis_url):
+    from fastroute.cache.redis import PREFIX, Redis
+
+    async def case():
+        store = Redis(Secret(redis_url))
+        await store._client.set(f"{PREFIX}long", b"x" * (4 << 20))
+        await store._client.set(f"{PREFIX}empty", b"")
+        found = await store.get("long")
+        assert found is not None
+        assert ANSWER_MAX < len(found) < 2 * ANSWER_MAX
+        assert await store.get("empty") is None
+        assert await store.get("none") is None
         await store.close()
 
     asyncio.run(case())

@@ -42,7 +42,7 @@ from fastroute.upstreams.openai import OpenAI
 from fastroute.upstreams.permits import NotPermitted, Permits
 from fastroute.upstreams.pool import Pool
 from fastroute.upstreams.upstream import Remote, Upstream
-from fastroute.weights import Keepers, Source, Spec, threads_for_weights
+from fastroute.weights import Keepers, Source, spec_of
 
 weights_log = logging.getLogger("fastroute.weights")
 
@@ -230,16 +230,7 @@ class Upstreams:
         assert entry.endpoint is not None
         source = Source.of(entry.endpoint)
         token = said.hub_token.reveal() if said.hub_token is not None else None
-        spec = Spec(
-            source,
-            said.device,
-            said.threads or threads_for_weights(),
-            said.parallel,
-            said.context,
-            str(said.cache_dir.expanduser().absolute()),
-            said.download,
-        )
-        keeper = self._keepers.of(spec, token)
+        keeper = self._keepers.of(spec_of(source, said), token)
         return Hosted(entry.ref.provider, source.name, keeper, self.pool, partial(weights_log.error, "%s"))
 
 

@@ -12,7 +12,7 @@ from fastroute.config import Weights
 from fastroute.upstreams.hosted import Hosted
 from fastroute.upstreams.pool import Pool
 from fastroute.upstreams.upstream import Upstream
-from fastroute.weights import Keeper, Source, Spec, Unloadable, threads_for_weights
+from fastroute.weights import Keeper, Source, Unloadable, spec_of
 
 
 class WeightsBackend:
@@ -21,16 +21,7 @@ class WeightsBackend:
     def __init__(self, source: Source, said: Weights, pool: Pool, say: Callable[[str], None]) -> None:
         self.words = source.name
         self._directory = tempfile.TemporaryDirectory(prefix="fastroute-agent-")
-        spec = Spec(
-            source,
-            said.device,
-            said.threads or threads_for_weights(),
-            said.parallel,
-            said.context,
-            str(said.cache_dir.expanduser().absolute()),
-            said.download,
-            linger_s=0.0,
-        )
+        spec = spec_of(source, said, linger_s=0.0)
         token = said.hub_token.reveal() if said.hub_token is not None else None
         self._source = source
         self._keeper = Keeper(Path(self._directory.name), spec, token)

@@ -5,7 +5,7 @@ any provider. `host` opens one for a program, `Keeper` one that all workers of a
 the libraries that do the work until that process starts; `pip install 'fastroute[gguf]'` or `'fastroute[weights]'`.
 """
 
-from fastroute.weights.keeper import Address, Keeper, Keepers, Unloadable, host, threads_for_weights
+from fastroute.weights.keeper import Address, Keeper, Keepers, Unloadable, host, spec_of
 from fastroute.weights.source import Source, Spec, WeightsError
 
 __all__ = [
@@ -17,5 +17,5 @@ __all__ = [
     "Unloadable",
     "WeightsError",
     "host",
-    "threads_for_weights",
+    "spec_of",
 ]

@@ -21,8 +21,9 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from fastroute.config import Weights
 from fastroute.weights.place import Place
-from fastroute.weights.source import Source, Spec, WeightsError
+from fastroute.weights.source import LINGER_S, Source, Spec, WeightsError
 
 PROGRAM = ("-m", "fastroute.weights.child")
 
@@ -250,6 +251,20 @@ def host(
             yield keeper.wait(patience_s)
         finally:
             keeper.end()
+
+
+def spec_of(source: Source, said: Weights, *, linger_s: float = LINGER_S) -> Spec:
+    """How the settings of `weights` have a source run."""
+    return Spec(
+        source,
+        said.device,
+        said.threads or threads_for_weights(),
+        said.parallel,
+        said.context,
+        str(said.cache_dir.expanduser().absolute()),
+        said.download,
+        linger_s,
+    )
 
 
 def threads_for_weights() -> int:

@@ -15,6 +15,8 @@ Engine = Literal["gguf", "huggingface"]
 
 # What each engine is made of, and the extra of this package that brings it.
 NEEDED: Final = {"gguf": (("xllamacpp",), "gguf"), "huggingface": (("torch", "transformers", "jinja2"), "weights")}
+# How long a process that others may come back to stays when nobody uses it.
+LINGER_S: Final = 5.0
 
 
 class WeightsError(FastrouteError):
@@ -73,7 +75,7 @@ class Spec(Struct, frozen=True):
     context: int = 4096  # tokens of prompt and answer together, of each generation
     cache_dir: str = ""  # where repositories are kept
     download: bool = False  # whether the hub may be asked for what is not there
-    linger_s: float = 5.0  # how long it stays when nobody uses it any more
+    linger_s: float = LINGER_S  # how long it stays when nobody uses it any more
 
 
 class Running(NamedTuple):

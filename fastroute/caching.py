@@ -312,8 +312,7 @@ class _Asking:
 
     def __init__(self, pool: Pool, endpoint: str) -> None:
         parts = urlsplit(endpoint)
-        assert parts.hostname is not None
-        self._origin = Origin(parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+        self._origin = Origin.of(endpoint)
         self._path = parts.path
         self._pool = pool
         self._deadlines = Deadlines(

@@ -56,8 +56,7 @@ class OpenAIBackend:
 
     async def open(self) -> tuple[str, ...]:
         parts = urlsplit(self.words)
-        assert parts.hostname is not None
-        origin = Origin(parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+        origin = Origin.of(self.words)
         headers = [(name.decode(), value.decode()) for name, value in OpenAI().headers(self._key, {})]
         head = request_head("GET", f"{parts.path.rstrip('/')}/v1/models", parts.netloc, headers)
         try:

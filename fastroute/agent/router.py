@@ -38,11 +38,10 @@ class Router:
     def __init__(self, address: str, token: str | None, pool: Pool) -> None:
         self.address = address
         parts = urlsplit(address)
-        assert parts.hostname is not None
         self._token = token
         self._pool = pool
         self._prefix = parts.path.rstrip("/")
-        self.origin = Origin(parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+        self.origin = Origin.of(address)
 
     async def register(self, name: str, endpoint: str, models: tuple[str, ...], *, key: bool) -> str | None:
         """The key that the router will show, where one is asked for."""

@@ -36,12 +36,11 @@ class Panel:
 
     def __init__(self, address: str, token: str, pool: Pool, patience_s: float) -> None:
         parts = urlsplit(address)
-        assert parts.hostname is not None
         self.address = address
         self.token = token
         self._pool = pool
         self._prefix = parts.path.rstrip("/")
-        self._origin = Origin(parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+        self._origin = Origin.of(address)
         ms = int(patience_s * 1000)
         self._deadlines = Deadlines(connect_ms=ms, first_chunk_ms=ms, idle_ms=ms, total_ms=ms)
 

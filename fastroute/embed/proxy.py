@@ -231,8 +231,7 @@ async def _get(pool: Pool, provider: Provider, path: str) -> Exchange:
     assert provider.base_url is not None
     assert provider.api_key is not None
     parts = urlsplit(provider.base_url)
-    assert parts.hostname is not None
-    origin = Origin(parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+    origin = Origin.of(provider.base_url)
     dialect = Anthropic() if provider.dialect == "anthropic" else OpenAI()
     headers = [(name.decode(), value.decode()) for name, value in dialect.headers(provider.api_key.reveal(), {})]
     head = request_head("GET", parts.path.rstrip("/") + path, parts.netloc, headers)

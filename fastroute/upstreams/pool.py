@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final, cast
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -117,6 +118,13 @@ class Origin(Struct, frozen=True, eq=False):
             raise ValueError(f"an upstream speaks http or https, not {self.scheme!r}")
         if self.connections_max < 1:
             raise ValueError("an origin needs at least one connection")
+
+    @classmethod
+    def of(cls, address: str) -> Origin:
+        """The origin of an http(s) address that was checked to have a host."""
+        parts = urlsplit(address)
+        assert parts.hostname is not None
+        return cls(parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
 
     @property
     def authority(self) -> str:

@@ -196,7 +196,7 @@ async def _until_alone(bookkeeper: Bookkeeper) -> None:
     while True:
         await asyncio.sleep(_LOOK_S)
         now = time.monotonic()
-        if keeper.lives:
+        if bookkeeper.has_company:
             alone_since = now
             keeper.doubt()
         elif now - alone_since > _LINGER_S:

@@ -178,6 +178,11 @@ class Bookkeeper:
             await asyncio.sleep(0)  # lines end in the next round of the loop
         return self.keeper.stop(_now())
 
+    @property
+    def has_company(self) -> bool:
+        """Whether a worker lives or anybody is connected."""
+        return bool(self.keeper.lives or self._lines or self._arriving)
+
     def visit(self, letters: list[Letter]) -> list[Post]:
         """One turn for whoever opened the books for a moment, with nobody else about."""
         posts = self.keeper.turn(letters, _now())

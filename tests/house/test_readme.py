@@ -1,12 +1,15 @@
 """What the README says of settings, commands and exit codes is what the code does."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from fastroute.cli import ALIASES, COMMANDS, exits
 from fastroute.config import SETTINGS, reference
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
 
 
 def test_the_reference_of_settings_is_the_tables_own():
@@ -45,3 +48,19 @@ def test_the_two_commands_lead():
     first = README.index("```\nmake run")
     assert first < README.index("\n## ")
     assert "make test" in README[first : first + 200]
+
+
+def test_the_snippet_that_decides_prints_what_stands_beside_it(tmp_path):
+    [script] = [each for each in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "Catalog([" in each]
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    told = re.findall(r"^print\(.*\) +# (.*)$", script, re.MULTILINE)
+    for line, promised in zip(ran.stdout.splitlines(), told, strict=True):
+        assert line.startswith(promised.removesuffix("...)")), line

@@ -94,3 +94,20 @@ def test_what_is_no_answer_is_shown_as_the_reason(main, router, capsys):
     router.answers(b"hello")
     main(router.url, KEY)
     assert "reason: invalid_route_response" in capsys.readouterr().out
+
+
+def test_the_script_of_the_readme_is_placed_pays_and_gives_the_rest_back(served, tmp_path):
+    """As it stands there, but for the gateway's port and a key, which it leaves to the reader."""
+    scripts = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    [script] = [each for each in scripts if "RouteClient(" in each]
+    assert "http://127.0.0.1:8000" in script
+    said = script.replace("http://127.0.0.1:8000", served.url)
+    done = subprocess.run(
+        [sys.executable, "-c", f"key = {served.key()!r}\n{said}print(told.placement.id, halt)"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (0, "haiku None\n"), done.stderr

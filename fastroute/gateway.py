@@ -5,7 +5,6 @@ The web room hands in a call with its body read; the gateway decides, the relay 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from typing import NoReturn, Protocol
 
@@ -34,6 +33,7 @@ from fastroute.relay import Failed, Relay
 from fastroute.routing import chat
 from fastroute.routing.catalog import Catalog
 from fastroute.routing.directory import AUTO, Directory, Target
+from fastroute.routing.names import nearest
 from fastroute.routing.placement import decide, reasons_of
 from fastroute.routing.rankers import Ordered, Pinned, Preferring, Tiers, Weighted
 from fastroute.routing.tiers import too_long
@@ -239,9 +239,8 @@ class Gateway(Core):
 
     def _not_here(self, call: Call, allowed: frozenset[str]) -> Failed:
         # The nearest name is one of its own: another would tell what else there is.
-        names = [entry.id for entry in self.listed(allowed)]
-        near = difflib.get_close_matches(call.model, names, n=1)
-        return _unknown(str(UnknownModel(call.model, near[0] if near else None)))
+        near = nearest(call.model, (entry.id for entry in self.listed(allowed)))
+        return _unknown(str(UnknownModel(call.model, near)))
 
     def _facts(self, call: Call) -> tuple[chat.ChatRequest, chat.Facts]:
         if not call.surface.talks:

@@ -6,7 +6,6 @@ unknown. What it leads to is a target: a route, and the catalog the route choose
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -109,8 +108,7 @@ class Directory:
             return target
         entry = self.entry(name)
         if entry is None:
-            near = difflib.get_close_matches(name, self.names(), n=1)
-            raise UnknownModel(name, near[0] if near else None)
+            raise UnknownModel(name, names.nearest(name, self.names()))
         catalog = self.catalog if entry.id in self.catalog else Catalog((entry,))
         target = Target(Route(name, Pinned(entry.id), allow_unpriced=self._allow_unpriced, names_models=True), catalog)
         if len(self._remembered) >= _REMEMBERED_MAX:

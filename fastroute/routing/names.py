@@ -6,7 +6,9 @@ A name is looked up exactly first (catalog, then aliases); only what is left ove
 
 from __future__ import annotations
 
-from collections.abc import Container
+import difflib
+from collections.abc import Container, Iterable
+from itertools import islice
 from typing import Final
 
 from msgspec import Struct
@@ -14,6 +16,10 @@ from msgspec import Struct
 from fastroute.domain import ModelRef
 
 FAMILIES_VERSION: Final = 1
+# How long a name may be that is compared with others, with how many, and how much longer or shorter those are.
+_NEAR_LETTERS: Final = 64
+_NEAR_NAMES: Final = 32
+_NEAR_LONGER: Final = 8
 
 
 class Family(Struct, frozen=True):
@@ -110,3 +116,20 @@ def capabilities_of(model: str) -> tuple[str, ...]:
     maker, _, name = model.rpartition("/")
     family = family_of(spelled_out(maker, name))
     return family.capabilities if family else ()
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The name most like one that nobody has, if one is near; looked for among a few that begin or end like it.
+
+    Whoever asks for names that nobody has may do so often, and the event loop waits for each comparison.
+    """
+    if len(name) > _NEAR_LETTERS:
+        return None
+    begins, ends, letters = name[:3], name[-3:], len(name)
+    alike = (
+        each
+        for each in known
+        if abs(len(each) - letters) <= _NEAR_LONGER and (each.startswith(begins) or each.endswith(ends))
+    )
+    found = difflib.get_close_matches(name, islice(alike, _NEAR_NAMES), n=1)
+    return found[0] if found else None

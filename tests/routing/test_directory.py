@@ -5,7 +5,7 @@ import pytest
 from fastroute import Entry, ModelRef, Price, Rates
 from fastroute.errors import CatalogError, UnknownModel
 from fastroute.routing.directory import Directory
-from fastroute.routing.names import family_of, split
+from fastroute.routing.names import family_of, nearest, split
 from fastroute.routing.rankers import Ordered, Pinned
 
 KNOWN = {
@@ -101,6 +101,27 @@ def test_an_alias_that_cannot_be_meant_is_refused(aliases, words):
 def test_an_unknown_name_is_told_with_the_nearest_there_is():
     with pytest.raises(UnknownModel, match="did you mean 'help-desk'"):
         directory(aliases={"help-desk": ("gpt-4o",)}).resolve("helpdesk")
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("gtp-4o", "gpt-4o"),
+        ("gpt-4o-min", "gpt-4o-mini"),
+        ("haiku", None),
+        ("claude-haiku", "claude-haiku-4-5"),
+        ("x" * 300, None),
+    ],
+)
+def test_the_nearest_name_begins_or_ends_alike(name, found):
+    assert nearest(name, ["gpt-4o", "gpt-4o-mini", "claude-haiku-4-5", "x" * 299]) == found
+
+
+def test_a_name_that_nobody_has_is_compared_with_a_few_of_many():
+    """A directory may have thousands, and comparing them all held the event loop for a quarter of a second."""
+    names = (f"model-{number}-instruct" for number in range(10_000))
+    assert str(nearest("model-x-instruct", names)).startswith("model-")
+    assert next(names) == "model-32-instruct"
 
 
 def test_a_gateway_behind_takes_every_other_name_with_a_slash_whole():

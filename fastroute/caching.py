@@ -46,8 +46,9 @@ from fastroute.standalone import stands_alone
 from fastroute.upstreams.faults import UpstreamFault
 from fastroute.upstreams.pool import Deadlines, Origin, Pool, request_head
 
-# What a shared store may take over one question.
-ASK_MS: Final = 2000
+# What a shared store may take over one question, for which a caller waits, and over keeping an answer, for which nobody does.
+ASK_MS: Final = 500
+TELL_MS: Final = 2000
 _ANSWER_READ_MAX: Final = 4 << 20
 # Answers on their way to a shared store; more than these stay in this worker's memory alone.
 _PUTTING_MAX: Final = 64
@@ -184,7 +185,7 @@ class Caching:
     async def close(self) -> None:
         """Finish what is on its way to the shared store, and let go of it."""
         if self._putting:
-            await asyncio.wait(self._putting, timeout=ASK_MS / 1000)
+            await asyncio.wait(self._putting, timeout=TELL_MS / 1000)
         if self.shared is not None:
             await self.shared.close()
 
@@ -315,15 +316,16 @@ class _Asking:
         self._origin = Origin.of(endpoint)
         self._path = parts.path
         self._pool = pool
-        self._deadlines = Deadlines(
-            connect_ms=ASK_MS, first_chunk_ms=ASK_MS, idle_ms=ASK_MS, total_ms=ASK_MS, write_ms=ASK_MS
-        )
+        self._deadlines = {
+            method: Deadlines(connect_ms=ms, first_chunk_ms=ms, idle_ms=ms, total_ms=ms, write_ms=ms)
+            for method, ms in (("GET", ASK_MS), ("PUT", TELL_MS))
+        }
 
     async def __call__(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         headers = (("content-type", "application/json"),) if body else ()
         head = request_head(method, self._path + path, self._origin.authority, headers)
         try:
-            exchange = await self._pool.exchange(self._origin, head, body, self._deadlines)
+            exchange = await self._pool.exchange(self._origin, head, body, self._deadlines[method])
             exchange.committed()
             return exchange.status, await exchange.read(_ANSWER_READ_MAX)
         except UpstreamFault as fault:

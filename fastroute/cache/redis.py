@@ -21,6 +21,8 @@ from fastroute.errors import ConfigError, Problem
 
 PREFIX: Final = "fastroute:answer:"
 TIMEOUT_S: Final = 2.0
+# A caller waits for what is got.
+GET_S: Final = 0.5
 _CONNECTIONS: Final = 64
 # More than an answer of ours can have; of what somebody else put there no more is read.
 _VALUE_MAX: Final = ANSWER_MAX + (1 << 16)
@@ -46,10 +48,10 @@ class Redis:
 
     async def get(self, name: str) -> bytes | None:
         try:
-            async with asyncio.timeout(TIMEOUT_S):
+            async with asyncio.timeout(GET_S):
                 value = await self._client.getrange(PREFIX + name, 0, _VALUE_MAX)
         except (RedisError, OSError) as error:
-            raise CacheAway(_said(error)) from error
+            raise CacheAway(_said(error, GET_S)) from error
         return value if isinstance(value, bytes) and value else None  # what is not there is empty
 
     async def put(self, name: str, value: bytes, ttl_s: int) -> None:
@@ -57,14 +59,14 @@ class Redis:
             async with asyncio.timeout(TIMEOUT_S):
                 await self._client.set(PREFIX + name, value, ex=ttl_s)
         except (RedisError, OSError) as error:
-            raise CacheAway(_said(error)) from error
+            raise CacheAway(_said(error, TIMEOUT_S)) from error
 
     async def close(self) -> None:
         await self._client.aclose()
         await self._pool.disconnect()
 
 
-def _said(error: Exception) -> str:
+def _said(error: Exception, patience_s: float) -> str:
     if isinstance(error, TimeoutError):
-        return f"it did not answer within {TIMEOUT_S:g} s"
+        return f"it did not answer within {patience_s:g} s"
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 
+from fastroute import caching as caching_module
 from fastroute import config as configuration
 from fastroute.assembly import assemble
 from fastroute.cache import Memory, Service, Store
@@ -54,6 +55,16 @@ aliases: {{either: [small, large]}}
 cache: {{ttl_s: 60, max_bytes: {max_bytes}{more}}}
 """
 HELLO = [{"role": "user", "content": "hello"}]
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine's store is not away; tests of one that is say how long they wait."""
+    monkeypatch.setattr(caching_module, "ASK_MS", 10_000)
+    if importlib.util.find_spec("redis") is not None:
+        from fastroute.cache import redis
+
+        monkeypatch.setattr(redis, "GET_S", 10.0)
 
 
 @pytest.fixture(scope="session")

@@ -133,7 +133,9 @@ class Judge:
             )
         )
         if ran.failed is not None or ran.body is None:
-            return Verdict(None, "the judge did not answer" if ran.failed is None else ran.failed.message)
+            # In no words of its provider's, which may repeat what is judged.
+            code = None if ran.failed is None else ran.failed.code or ran.failed.kind
+            return Verdict(None, f"the judge did not answer ({code})" if code else "the judge did not answer")
         return verdict_in(ran.body)
 
 

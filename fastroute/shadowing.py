@@ -14,7 +14,7 @@ import msgspec
 import orjson
 from msgspec import Struct
 
-from fastroute.call import Call
+from fastroute.call import Call, Failed
 from fastroute.errand import Errand, Errands, Ran, entry_of
 from fastroute.errors import CatalogError, UnknownModel
 from fastroute.gateway import Gateway, admits
@@ -29,6 +29,8 @@ from fastroute.standalone import stands_alone
 # At once in one worker; a request beyond them has no shadow.
 UNDERWAY_MAX: Final = 8
 SHADOW_S: Final = 60.0
+# Outcomes of which we tell, and no provider did.
+_OWN_WORDS: Final = frozenset({"gone", "stall", "connect", "cut", "protocol"})
 
 log = logging.getLogger("fastroute.shadow")
 
@@ -167,7 +169,7 @@ async def _compared(call: Call, ruling: Ruling, judge: Judge | None, ran: Ran, l
     heard, asked = await asyncio.to_thread(ruling.heard), ruling.policy.judge
     mine: int | None = None
     other: int | None = None
-    why = "" if ran.failed is None else ran.failed.message
+    why = "" if ran.failed is None else _why(ran.outcome, ran.failed)
     if asked is not None and ran.answered and ran.heard is not None and heard is not None:
         if judge is None:
             wants_json = bool(call.wants_json)
@@ -181,6 +183,11 @@ async def _compared(call: Call, ruling: Ruling, judge: Judge | None, ran: Ran, l
     return Comparison(
         call.id, ruling.policy.name, _users(call, heard, latency_ms, mine), _shadows(ran, other), asked, why
     )
+
+
+def _why(outcome: str, failed: Failed) -> str:
+    """Our own words, else a code: a comparison stands in the books in clear, and a provider may repeat what it was asked."""
+    return failed.message if outcome in _OWN_WORDS else failed.code or failed.kind
 
 
 def _outcome(ran: Ran) -> str:

@@ -130,6 +130,26 @@ def test_t_a14_a_shadows_failure_is_invisible(shop: House, lab: Any, key: Any) -
     assert not [name for name in after if dict(name[1])["status_code"] != "200"]
 
 
+def test_a_provider_that_repeats_the_prompt_does_not_bring_it_into_the_books(
+    serve: Any, lab: Any, tmp_path: Any
+) -> None:
+    """A comparison stands there in clear: it has the code of what went wrong with shadow or judge, and nobody's words."""
+    house = opened(serve, lab, tmp_path)
+    key, canary = house.key("caller"), "canary-9d2e41"
+    lab.say("twin", whole({"error": {"message": f"what is {canary}?", "type": "invalid_request_error"}}, 400))
+    lab.say("grader", whole({"error": {"message": f"what is {canary}?", "type": "invalid_request_error"}}, 400))
+    said = [{"role": "user", "content": canary}]
+    assert house.ask(key, "shaded", messages=said).status == 200
+    until(lambda: len(lab.asked("twin")) == 1)
+    lab.say("twin", whole(chat("well")))
+    assert house.ask(key, "examined", messages=said).status == 200
+    until(lambda: len(lab.asked("grader")) == 2)
+    house.gateway.end()
+    assert house.gateway.ended() == 0
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "policies"]
+    assert [path for path in files if canary.encode() in path.read_bytes()] == []
+
+
 def test_a_shadow_that_its_account_cannot_pay_is_not_asked(shop: House, lab: Any) -> None:
     """Its reservation is its own, on the same budget: refused, it costs nothing and nobody hears of it."""
     poor = shop.key("poor", budget_microdollars=1000)

@@ -70,7 +70,7 @@ class Captures:
 
     def _closed(self, name: str, call: Call, ruling: Ruling) -> bytes:
         """In the thread: what is kept of it, encrypted."""
-        if self._vault is None:
+        if self._vault is None or not self._vault.is_of(self._secrets):
             self._vault = Vault.open(self._secrets, make=True)
         heard = ruling.heard() if ruling.policy.capture.answers else None
         content = content_of(

@@ -58,6 +58,10 @@ class Vault:
             raise CaptureError(f"{directory} has no content-1.key, without which nothing that was captured can be read")
         return cls(keys)
 
+    def is_of(self, directory: Path) -> bool:
+        """Whether these are the keys that are there now: none was added, and none destroyed."""
+        return self._keys.keys() == set(_numbers(directory))
+
     def close(self, name: str, content: bytes) -> bytes:
         """Encrypted under the newest key, for the receipt of that name alone."""
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -84,7 +88,9 @@ class Vault:
         try:
             return AESGCM(key).decrypt(head[5:], kept[_HEAD:], _bound(name, head))
         except InvalidTag:
-            raise CaptureError(f"the content of {name} was altered, or is another receipt's") from None
+            raise CaptureError(
+                f"the content of {name} was altered, is another receipt's, or was closed with another content-{number}.key"
+            ) from None
 
 
 def _bound(name: str, head: bytes) -> bytes:

@@ -171,6 +171,30 @@ def test_there_are_only_so_many_at_once(shop: House, lab: Any, key: Any) -> None
     until(lambda: all(asked.left.is_set() for asked in lab.asked("twin")))
 
 
+def test_a_key_that_is_put_or_taken_away_counts_from_the_next_capture_on(serve: Any, lab: Any, tmp_path: Any) -> None:
+    """A server that went on with a destroyed key would keep what nobody can ever read."""
+    house = opened(serve, lab, tmp_path)
+    key, secrets = house.key("caller"), house.state_dir / "secrets"
+    options = ["--config", str(tmp_path / "fastroute.yaml"), "--state-dir", str(house.state_dir)]
+
+    def shown() -> Any:
+        told = house.ask(key, "judged")
+        name = told.headers["x-router-receipt-id"]
+        opened_ = ["receipts", "--open", name, "--content", "--json", *options]
+        until(lambda: CliRunner().invoke(main, opened_).exit_code == 0)
+        until(lambda: json.loads(CliRunner().invoke(main, opened_).stdout)["content"] is not None)
+        return json.loads(CliRunner().invoke(main, opened_).stdout)["content"]["prompt"]
+
+    assert QUESTION in shown()
+    (secrets / "content-2.key").write_text("0123456789abcdef" * 4)
+    assert QUESTION in shown()
+    (secrets / "content-1.key").unlink()
+    assert QUESTION in shown()
+    for path in secrets.glob("content-*.key"):
+        path.unlink()
+    assert QUESTION in shown()
+
+
 def test_a_share_of_none_is_none(shop: House, lab: Any, key: Any) -> None:
     for _ in range(3):
         assert shop.ask(key, "never").status == 200

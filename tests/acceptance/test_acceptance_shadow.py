@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 import pytest
-from acceptance_kit import chat, silent, whole
+from acceptance_kit import chat, chat_events, silent, streamed, whole
 from click.testing import CliRunner
 from money_desk_kit import ADMIN, House, until
 
@@ -148,6 +148,23 @@ def test_a_provider_that_repeats_the_prompt_does_not_bring_it_into_the_books(
     assert house.gateway.ended() == 0
     files = [path for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "policies"]
     assert [path for path in files if canary.encode() in path.read_bytes()] == []
+
+
+def test_a_shadows_stream_that_breaks_is_a_failed_shadow_and_is_settled(shop: House, lab: Any, key: Any) -> None:
+    lab.say("twin", streamed(chat_events("I am", usage=None, done=False), end="cut"))
+    with shop.gateway.counting("fastroute_shadows_total", outcome="failed") as failed:
+        assert shop.ask(key, "shaded", stream=True).text == "I am quick"
+        until(lambda: failed() == 1)
+    [its] = [paper for paper in receipts(shop, key, 2) if paper["reason"] == "shadow"]
+    assert its["attempts"][0]["outcome"] == "cut"
+    assert its["cost_microdollars"] > 0
+
+
+def test_a_users_stream_that_breaks_has_no_shadow(shop: House, lab: Any, key: Any) -> None:
+    lab.say("quick", streamed(chat_events("I am", usage=None, done=False), end="cut"))
+    shop.ask(key, "shaded", stream=True)
+    receipts(shop, key, 1)
+    assert lab.asked("twin") == []
 
 
 def test_a_shadow_that_its_account_cannot_pay_is_not_asked(shop: House, lab: Any) -> None:

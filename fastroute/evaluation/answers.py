@@ -91,7 +91,10 @@ class Record:
         """Keep an answer: it is in the file when this returns."""
         line = _encode(answer) + b"\n"
         try:
+            end = os.fstat(self._fd).st_size
             written = os.write(self._fd, line)
+            if written != len(line):
+                os.ftruncate(self._fd, end)  # nothing may follow half a line
         except OSError as error:
             raise RecordError(f"{self._path}: cannot be written: {error.strerror}") from None
         if written != len(line):

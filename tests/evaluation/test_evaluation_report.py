@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,22 @@ def test_a_record_goes_on_after_a_line_that_was_torn(tmp_path: Path) -> None:
     record.close()
     assert list(read_answers(path)) == [("auto", "d1"), ("auto", "d2")]
     assert path.read_bytes().count(b"\n") == 2
+
+
+def test_a_full_disk_leaves_no_half_line_that_another_would_follow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "record.jsonl"
+    record = Record(path)
+    record.add(answer("auto", "d1"))
+    with monkeypatch.context() as full:
+        write = os.write
+        full.setattr("fastroute.evaluation.answers.os.write", lambda fd, line: write(fd, line[:20]))
+        with pytest.raises(RecordError, match="disk is full"):
+            record.add(answer("auto", "d2"))
+    record.add(answer("auto", "d3"))  # asked at the same time
+    record.close()
+    assert list(read_answers(path)) == [("auto", "d1"), ("auto", "d3")]
 
 
 def test_a_later_line_wins(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def _is_opened(call: Any) -> bool:
 
 
 def prompt_text(body: bytes) -> str:
-    """A request as its last words, for who judges an answer to them."""
+    """A request as the last words of its user, for who judges an answer to them; what tools said stands in between."""
     try:
         asked = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -183,14 +183,22 @@ def prompt_text(body: bytes) -> str:
         if isinstance(found, str):
             return found
         if isinstance(found, list) and found:
-            return "".join(_words(found[-1]))
+            users = (message for message in reversed(found) if _is_users(message))
+            return next(filter(None, ("".join(_words(message)) for message in users)), "")
     return ""
+
+
+def _is_users(message: Any) -> bool:
+    if not isinstance(message, dict):
+        return True
+    role = message.get("role")
+    return role == "user" or (role is None and "type" not in message)
 
 
 def _words(value: Any) -> list[str]:
     if isinstance(value, str):
         return [value]
-    if isinstance(value, dict):
+    if isinstance(value, dict) and value.get("type") != "tool_result":
         return [word for key in ("content", "parts", "text") for word in _words(value.get(key))]
     if isinstance(value, list):
         return [word for part in value for word in _words(part)]

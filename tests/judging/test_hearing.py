@@ -134,12 +134,25 @@ def test_only_so_much_is_copied_and_everything_passes():
         ({"messages": [{"role": "system", "content": "x"}, {"role": "user", "content": "hi"}]}, "hi"),
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url"}]}]}, "a"),
         ({"contents": [{"parts": [{"text": "hi"}]}]}, "hi"),
+        ({"messages": [{"role": "user", "content": "hi"}, {"role": "tool", "content": "42"}]}, "hi"),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": "hi"},
+                    {"role": "assistant", "content": [{"type": "tool_use"}]},
+                    {"role": "user", "content": [{"type": "tool_result", "content": [{"type": "text", "text": "42"}]}]},
+                ]
+            },
+            "hi",
+        ),
+        ({"input": [{"role": "user", "content": "hi"}, {"type": "function_call_output", "output": "42"}]}, "hi"),
+        ({"prompt": ["a", "b"]}, "b"),
         ({"input": "hi"}, "hi"),
         ({"prompt": "hi"}, "hi"),
         ({}, ""),
         ([], ""),
     ],
 )
-def test_what_was_asked_is_its_last_words(body, text):
+def test_what_was_asked_is_the_last_words_of_its_user(body, text):
     assert prompt_text(json.dumps(body).encode()) == text
     assert prompt_text(b"{") == ""

@@ -20,7 +20,11 @@ import tempfile
 import time
 from pathlib import Path
 
-POLICY = "policy: quick\nobjectives: {max_tokens: 100}\nrouting: {primary: [demo-small]}\n"
+POLICY = """
+policy: quick
+routing: {primary: [demo-small]}
+tenancy: {per_user_rpm: 1000000, per_user_daily_tokens: 1000000000}
+"""
 COMMAND = ["-m", "fastroute", "infer", "-p", "quick", "-u", "somebody", "--input", "hi", "--stream", "--json"]
 
 
@@ -32,11 +36,12 @@ def run(place: Path, command: list[str], *, terminal: bool) -> tuple[float, floa
         command, cwd=place, stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.DEVNULL, close_fds=True
     )
     os.close(theirs)
-    said = [os.read(ours, 1)]
-    first = time.perf_counter() - began
+    said: list[bytes] = []
+    first = 0.0
     while True:
         try:
             part = os.read(ours, 1 << 16)
+            first = first or time.perf_counter() - began
         except OSError:  # how a terminal tells that nobody writes any more
             break
         if not part:

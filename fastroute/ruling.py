@@ -273,8 +273,10 @@ class Ruling:
         deadlines = replace(deadlines, first_chunk_ms=wait_ms, connect_ms=connect_ms)
         exchange = upstream.begin(operation, entry.ref.model, call.stream, call.passed, body, deadlines)
         exchange = self._overheard(exchange, upstream, operation, entry)
-        # What is held back must leave time to be looked at before the deadline for it.
-        gate_ms = min(strategy.first_chunk_gate_ms, wait_ms // 2)
+        # What is held back must leave time to be looked at before the deadline for it. Who is asked last has nobody to give
+        # way to, and is told as it comes.
+        last = entry is call.entries[-1] or len(call.attempts) + 1 >= self.max_attempts
+        gate_ms = 0 if last else min(strategy.first_chunk_gate_ms, wait_ms // 2)
         return Gate(exchange, call.loop, call.loop.time() + gate_ms / 1000) if gate_ms else exchange
 
     def _overheard(self, exchange: Exchange, upstream: Upstream, operation: str, entry: Entry) -> Exchange:

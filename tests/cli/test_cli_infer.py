@@ -116,6 +116,37 @@ def test_p_a4_a_healthy_answer_longer_than_the_limit_is_not_aborted(terminal, up
     assert ran.tail[3] > 3 * 150
 
 
+@pytest.mark.parametrize("alone", ["the only model", "the last attempt", "the backup"])
+def test_who_has_nobody_to_give_way_to_is_told_as_it_comes(terminal, upstream, say, alone):
+    """What is held back at first is held back for a fallback; where none can follow, that is a wait for nothing."""
+    attempts = {"the last attempt": ", max_attempts: 1"}.get(alone, "")
+    terminal.policy(limit_ms=60_000, strategy=f", first_chunk_gate_ms: 25000{attempts}")
+    model = PRIMARY
+    if alone == "the only model":
+        file = terminal.place / "policies" / "desk.yaml"
+        file.write_text(file.read_text().replace(f", backups: ['{BACKUP}']", ""))
+    elif alone == "the backup":
+        model = BACKUP
+        upstream.script(PRIMARY, say.whole(b"{}", 503))
+    rest = threading.Event()
+    first, *others = say.openai_events("Hel", "lo.")
+    upstream.script(
+        model,
+        [
+            say.head() + say.chunk(first) + say.chunk(others[0]),
+            upstream.wait(rest),
+            b"".join(map(say.chunk, others[1:])) + say.LAST,
+        ],
+    )
+    began = time.monotonic()
+    process = terminal.start("infer", "-p", "desk", "-u", "alice", "--input", "hello")
+    assert process.stdout.read(3) == "Hel"
+    assert time.monotonic() - began < 20
+    rest.set()
+    ran = terminal.end(process)
+    assert (ran.code, ran.out, ran.tail[1]) == (0, "lo.\n", model)
+
+
 def test_p_a5_a_stall_after_the_first_chunk_ends_in_an_error_and_no_second_answer(terminal, upstream, say):
     """What was relayed is kept and charged, the receipt says partial, and nobody else is asked."""
     terminal.configure("relay: {idle_ms: 300}\n")

@@ -165,6 +165,26 @@ class Pages:
         """Every account of a kind, whatever its state, in the order they were opened."""
         return [account.row for account in self._accounts.values() if account.row.kind == kind]
 
+    def money(self, now_ms: int) -> dict[str, tuple[int, int, int, int]]:
+        """What the living have by kind: free, held, leased and spent of that limit of each which leaves it the least.
+
+        Nothing is opened or kept for it. Free is below zero where more was spent than allowed; the four add up to limits.
+        """
+        sums: dict[str, list[int]] = {}
+        for account in self._accounts.values():
+            if account.row.state != "live":
+                continue
+            least: tuple[int, int, int, int] | None = None
+            for budget in account.budgets:
+                if budget.row.unit == "microdollar" and budget.row.amount != UNLIMITED:
+                    parts = _parts(budget, now_ms)
+                    least = parts if least is None or parts[0] < least[0] else least
+            if least is not None:
+                into = sums.setdefault(account.row.kind, [0, 0, 0, 0])
+                for place, amount in enumerate(least):
+                    into[place] += amount
+        return {kind: (free, held, leased, spent) for kind, (free, held, leased, spent) in sums.items()}
+
     @property
     def nobody_has_a_key(self) -> bool:
         """Whether no account was ever given a token to call with: who revokes the last one does not open the house."""
@@ -318,6 +338,21 @@ class Pages:
     def _desk_entry(self) -> int:
         self._desk_entries += 1
         return self._desk_entries
+
+
+def _parts(budget: Budget, now_ms: int) -> tuple[int, int, int, int]:
+    """What is free of it at this instant, held by workers, leased to allocations, and spent."""
+    window = budget.windows[-1] if budget.windows else None
+    if window is None or (window.ends_ms is not None and window.ends_ms <= now_ms):
+        return budget.row.amount, 0, 0, 0  # nobody has asked since the last one was over
+    held = leased = 0
+    for lease in window.leases.values():
+        rest = max(0, lease.rights - lease.spent)
+        if lease.holder.kind == "allocation":
+            leased += rest
+        else:
+            held += rest
+    return window.avail, held, leased, window.spent
 
 
 def _day(number: int) -> str:

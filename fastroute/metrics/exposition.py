@@ -10,9 +10,10 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 from fastroute.metrics.shelf import MetricsError, read
 from fastroute.metrics.table import METRICS, Metric
@@ -38,9 +39,9 @@ def prepare(directory: Path) -> None:
         raise MetricsError(f"counters cannot be kept in {directory}: {error.strerror}") from None
 
 
-def scrape(directory: Path) -> bytes:
-    """The counters of all workers of this server, living and dead, and the gauges of the living."""
-    return render(_collect(directory))
+def scrape(directory: Path, beside: Mapping[tuple[int, bytes], list[int]] = MappingProxyType({})) -> bytes:
+    """The counters of all workers of this server, living and dead, and the gauges of the living; and what stands beside."""
+    return render({**_collect(directory), **beside})
 
 
 def retire(directory: Path) -> None:

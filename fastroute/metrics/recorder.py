@@ -10,7 +10,7 @@ import fcntl
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from mmap import mmap
 from pathlib import Path
 from typing import Generic, TypeVar, cast
@@ -19,7 +19,7 @@ from fastroute.domain import EXCLUSIONS
 from fastroute.metrics._slots import WIDTH_MAX, Counter, Finished, Gauge, Groups, Histogram, Tried, Verdicts
 from fastroute.metrics.exposition import render, retire, scrape
 from fastroute.metrics.shelf import SIZE, MetricsError, Shelf, create
-from fastroute.metrics.table import METRICS, Kind
+from fastroute.metrics.table import METRICS, MONEY, Kind
 
 SERIES_MAX = 10_000
 OTHER = "other"
@@ -189,14 +189,21 @@ class Metrics(Groups):
                 self._tried[lane, outcome, basis] = group
         return group
 
-    def exposition(self) -> bytes:
-        """What `/metrics` answers: every worker's counters, or these alone when they are in memory.
+    def exposition(self, money: Mapping[str, Mapping[str, int]] | None = None) -> bytes:
+        """What `/metrics` answers: every worker's counters, or these alone when they are in memory; and the books' money.
 
-        It reads files and may wait for another scrape, so a server calls it in a thread.
+        It reads files and may wait for another scrape, so a server calls it in a thread. `money` is by kind of account
+        and state; None leaves it out.
         """
+        place = _index(MONEY, "gauge")
+        beside = {
+            (place, label_text(METRICS[place].labels, (kind, state))): [amount % 2**64]
+            for kind, states in (money or {}).items()
+            for state, amount in states.items()
+        }
         if self._directory is not None:
-            return scrape(self._directory)
-        return render({(entry.metric, entry.labels): entry.words for entry in self._shelf.entries()})
+            return scrape(self._directory, beside)
+        return render({(entry.metric, entry.labels): entry.words for entry in self._shelf.entries()} | beside)
 
     def close(self) -> None:
         """Give the file up: what was counted stays in the totals, gauges and later updates do not."""

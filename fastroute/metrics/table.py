@@ -6,7 +6,7 @@ The first names are those our predecessors published, so existing dashboards go 
 from __future__ import annotations
 
 import zlib
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 
@@ -39,6 +39,9 @@ _SECONDS = tuple(
 )
 # 0.00001 to 0.1 dollars
 _DOLLARS = (*(step * 10**power for power in (7, 8, 9, 10) for step in (1, 5)), 10**11)
+
+# Told by the books when it is asked for, not recorded by workers.
+MONEY: Final = "fastroute_money_microdollars"
 
 METRICS: tuple[Metric, ...] = (
     Metric("router_requests_total", "counter", "Requests answered.", ("model", "status_code")),
@@ -113,6 +116,12 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "fastroute_shadows_total", "counter", "Requests asked again of a shadow, by what became of it.", ("outcome",)
+    ),
+    Metric(
+        MONEY,
+        "gauge",
+        "Microdollars that live accounts may spend, by where they are; left out while the books are away.",
+        ("account_kind", "state"),
     ),
     Metric("fastroute_series_overflow_total", "counter", "Updates counted as `other` for want of room."),
 )

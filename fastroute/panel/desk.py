@@ -54,6 +54,7 @@ OPERATIONS: dict[str, tuple[type[msgspec.Struct], Operation]] = {
     "receipts.chain": (receipts.Chain, receipts.chain),
     "usage.show": (usage.Show, usage.show),
     "usage.overview": (usage.Overview, usage.overview),
+    "usage.money": (usage.Money, usage.money),
     "users.open": (users.Open, users.open_),
     "agents.register": (agents.Register, agents.register),
     "agents.find": (agents.Named, agents.find),

@@ -29,6 +29,10 @@ class Overview(Struct, forbid_unknown_fields=True):
     days: int = 1
 
 
+class Money(Struct, forbid_unknown_fields=True):
+    pass
+
+
 def show(counter: Counter, asked: Show) -> dict[str, Any]:
     """What the account spent, and the keys under it; what its grants and leases spent is told as its own."""
     row = counter.account(asked.account) if asked.account is not None else _named(counter, asked.id or "")
@@ -85,6 +89,14 @@ def overview(counter: Counter, asked: Overview) -> dict[str, Any]:
             {"id": row.public_id, "name": row.name, "state": counter.standing(row), **views.money(counter, row)}
             for row in most
         ],
+    }
+
+
+def money(counter: Counter, asked: Money) -> dict[str, dict[str, int]]:
+    """What there is of money by kind of account, and where it is: for gauges, which are asked for again and again."""
+    return {
+        kind: {"free": free, "held": held, "leased": leased, "spent": spent}
+        for kind, (free, held, leased, spent) in counter.book.money(counter.now_ms).items()
     }
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 from starlette.applications import Starlette
@@ -21,7 +22,7 @@ from fastroute.callers import models as shapes
 from fastroute.config import Config
 from fastroute.gateway import Gateway
 from fastroute.ledger.accounts import Account
-from fastroute.ledger.teller import Teller
+from fastroute.ledger.teller import BooksUnreachable, Declined, Teller
 from fastroute.limits import Limiter
 from fastroute.logs import Logs
 from fastroute.metrics import CONTENT_TYPE
@@ -33,6 +34,10 @@ from fastroute.web.data import DataPlane
 from fastroute.web.envelope import JSON, caller_of, error
 
 log = logging.getLogger("fastroute.web")
+
+# Adding up takes the bookkeeper a microsecond for each account: it is asked no more often than this by one worker.
+_MONEY_S: Final = 5.0
+_MONEY_WAIT_S: Final = 1.0  # for its answer; a scrape is better whole but for this than late
 
 # Where clients that add /v1 themselves post to.
 _ANTHROPIC: Final = frozenset({"/v1/messages", "/v1/messages/count_tokens"})
@@ -48,6 +53,8 @@ class Application(Starlette):
         self.ready = True
         self.look: Callable[[], None] = _nobody_looks  # has the registry looked at now: it has just been changed
         self.told_agents: dict[int, int] = {}  # when the books last heard from here of each agent
+        self._money: Mapping[str, Mapping[str, int]] | None = None
+        self._money_until = 0.0  # in the loop's time
         self._before: list[DataPlane] = []  # those that were replaced while requests of theirs were under way
         super().__init__(
             routes=[
@@ -95,6 +102,18 @@ class Application(Starlette):
         self._before = [plane for plane in (*self._before, self.data) if plane.open]
         self.gateway = renewed(self.gateway, config, directory)
         self.data = DataPlane(self.gateway)
+
+    async def money(self) -> Mapping[str, Mapping[str, int]] | None:
+        """What the books have of money by kind of account and state, a few seconds old; None while nobody can be asked."""
+        teller, now = self.gateway.teller, asyncio.get_running_loop().time()
+        if teller is not None and now >= self._money_until:
+            self._money_until = now + _MONEY_S  # of those who scrape together one asks
+            try:
+                async with asyncio.timeout(_MONEY_WAIT_S):
+                    self._money = await teller.ask("usage.money")
+            except (BooksUnreachable, Declined, TimeoutError):
+                self._money = None
+        return self._money
 
     @property
     def busy(self) -> int:
@@ -159,7 +178,8 @@ async def _health(request: Request) -> Response:
 
 
 async def _metrics(request: Request) -> Response:
-    text = await run_in_threadpool(_gateway(request).metrics.exposition)
+    money = await request.app.money()
+    text = await run_in_threadpool(_gateway(request).metrics.exposition, money)
     return Response(text, headers={"content-type": CONTENT_TYPE})
 
 

@@ -153,3 +153,14 @@ def test_a_gauge_may_stand_below_zero(metrics, samples):
     metrics.active.inc()
     metrics.active.inc()
     assert samples(metrics.exposition())["router_active_requests", ()] == 1
+
+
+def test_money_is_shown_when_it_is_told_and_left_out_when_not(metrics, samples):
+    """It may be below zero: a breach is charged in full."""
+    name = "fastroute_money_microdollars"
+    assert not [line for line in lines(metrics) if line.startswith(name)]
+    found = samples(metrics.exposition({"key": {"free": -5, "spent": 2**53 + 1}}))
+    assert found[name, (("account_kind", "key"), ("state", "free"))] == -5
+    text = metrics.exposition({"key": {"free": -5, "spent": 2**53 + 1}}).decode()
+    assert f'{name}{{account_kind="key",state="spent"}} 9007199254740993.0' in text
+    assert not [line for line in lines(metrics) if line.startswith(name)]

@@ -4,6 +4,7 @@ import re
 
 from fastroute.metrics import METRICS, Counter, Gauge, Metrics
 from fastroute.metrics.recorder import Family
+from fastroute.metrics.table import MONEY
 
 CONTRACT = """
 router_requests_total counter model status_code
@@ -36,6 +37,7 @@ fastroute_desync_rejected_total counter
 fastroute_retry_budget_exhausted_total counter
 fastroute_captures_total counter outcome
 fastroute_shadows_total counter outcome
+fastroute_money_microdollars gauge account_kind state
 fastroute_series_overflow_total counter
 """
 
@@ -66,4 +68,4 @@ def test_every_metric_is_named_and_explained_as_prometheus_wants_it():
 def test_each_metric_has_exactly_one_place_where_it_is_recorded():
     """A name without an attribute could never rise; the recorder refuses a second one of its own."""
     recorded = [one for one in vars(Metrics.in_memory()).values() if isinstance(one, Family | Counter | Gauge)]
-    assert len(recorded) == len(METRICS)
+    assert len(recorded) == len([metric for metric in METRICS if metric.name != MONEY]), "which the books tell"

@@ -191,3 +191,31 @@ def test_a_page_that_cannot_be_is_refused(kept, operation, asked):
 def test_who_is_gone_has_no_usage(panel):
     assert panel.refused("usage.show", account=99).status == 404
     assert panel.refused("usage.show").status == 404
+
+
+def test_money_is_told_by_kind_and_adds_up_to_the_limits(panel):
+    """Of a key with several limits that which leaves it the least; who is over counts no more."""
+    key = panel.key(budget_microdollars=1000)
+    panel.key("bob", budget_microdollars=500, window="daily")
+    panel.key("free")
+    gone = panel.ask("keys.create", name="gone", budget_microdollars=77)
+    panel.ask("keys.revoke", id=gone["id"])
+    assert panel.ask("usage.money") == {"key": {"free": 1500, "held": 0, "leased": 0, "spent": 0}}
+    worker = panel.worker()
+    panel.serve(worker, key, "req_1", 200)
+    panel.serve(worker, key, "req_2", 50, settle=False)
+    panel.place(key, "rd_1", ceiling=300)
+    assert panel.ask("usage.money") == {
+        "key": {"free": 950, "held": 50, "leased": 300, "spent": 200},
+        "grant": {"free": 300, "held": 0, "leased": 0, "spent": 0},
+    }
+
+
+def test_money_of_a_day_that_is_over_is_free_again_though_nobody_asked(panel):
+    key = panel.key(budget_microdollars=500, window="daily")
+    panel.serve(panel.worker(), key, "req_1", 200)
+    assert panel.ask("usage.money")["key"]["free"] == 300
+    panel.now += DAY
+    windows = len(panel.book._windows)
+    assert panel.ask("usage.money")["key"] == {"free": 500, "held": 0, "leased": 0, "spent": 0}
+    assert len(panel.book._windows) == windows, "looking opens nothing"

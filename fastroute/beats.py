@@ -35,6 +35,8 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _QUEUE_SHIFT: Final = 1
 _AT_SHIFT: Final = 20
 _LEAVING: Final = 1
+# Who looks at the clock and then at a beat may meet one that came meanwhile.
+_MEANWHILE_MS: Final = 1000
 
 
 class BeatsError(FastrouteError):
@@ -48,9 +50,15 @@ class Beat(NamedTuple):
     queue: int
     leaving: bool
 
+    def silent_ms(self, now_ms: int) -> int | None:
+        """How long nothing was heard since; None for a beat of the future, which is one of another boot."""
+        gone_ms = now_ms - self.at_ms
+        return None if gone_ms < -_MEANWHILE_MS else max(gone_ms, 0)
+
     def fresh(self, now_ms: int, stale_ms: int) -> bool:
-        """Whether requests may be sent there; a beat of the future is one of another boot."""
-        return not self.leaving and 0 <= now_ms - self.at_ms <= stale_ms
+        """Whether requests may be sent there."""
+        silent_ms = self.silent_ms(now_ms)
+        return not self.leaving and silent_ms is not None and silent_ms <= stale_ms
 
 
 class Beats:

@@ -75,8 +75,9 @@ def told(config: Config, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     shown = []
     for row in found:
         beat = beats.last(row["id"])
-        if beat is not None and beat.at_ms <= mono_ms:
-            silent_ms = mono_ms - beat.at_ms
+        heard_ms = None if beat is None else beat.silent_ms(mono_ms)
+        if beat is not None and heard_ms is not None:
+            silent_ms = heard_ms
             fresh = beat.fresh(mono_ms, config.agents.stale_ms)
             state = "draining" if beat.leaving else "ok" if fresh else "stale"
         else:

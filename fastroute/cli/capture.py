@@ -16,6 +16,7 @@ from fastroute.reaching import Asking
 from fastroute.receipts.seal import receipt_id
 
 _PAGE = 200
+_BATCH = 50  # 200 at once took the bookkeeper 70 ms
 
 
 @click.group("capture")
@@ -61,7 +62,7 @@ def forget(
 
 def _batches(names: list[str]) -> list[list[str]]:
     """So few at a time that whoever spends meanwhile does not notice."""
-    return [names[place : place + _PAGE] for place in range(0, len(names), _PAGE)]
+    return [names[place : place + _BATCH] for place in range(0, len(names), _BATCH)]
 
 
 def _receipt(name: str) -> str:

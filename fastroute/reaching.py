@@ -19,7 +19,7 @@ from fastroute.config import Config
 from fastroute.errors import StoreError
 from fastroute.keeping import opened
 from fastroute.ledger import protocol
-from fastroute.ledger.bookkeeper import BooksTaken, reachable, socket_path
+from fastroute.ledger.door import BooksTaken, reachable, socket_path
 from fastroute.ledger.parties import Letter
 from fastroute.ledger.protocol import Answered, Ask, Who
 from fastroute.ledger.teller import Declined

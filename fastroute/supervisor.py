@@ -28,7 +28,7 @@ from msgspec.structs import replace
 from fastroute.config import Config
 from fastroute.config.model import KILL_AFTER_DRAIN_S
 from fastroute.errors import FastrouteError
-from fastroute.ledger.bookkeeper import answers
+from fastroute.ledger.door import answers
 
 log = logging.getLogger("fastroute.supervisor")
 

@@ -15,14 +15,17 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fastroute.clock import Clock
 from fastroute.config import Config
 from fastroute.errors import FastrouteError
 from fastroute.ledger import secrets
-from fastroute.ledger.bookkeeper import Bookkeeper, BooksTaken, answers
+from fastroute.ledger.door import BooksTaken, answers
 from fastroute.ledger.teller import BooksUnreachable, Teller
+
+if TYPE_CHECKING:
+    from fastroute.ledger.bookkeeper import Bookkeeper
 
 # Its place among workers: the last there can be, which no server gives to one of its own.
 PLACE: Final = 63

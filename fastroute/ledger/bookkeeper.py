@@ -13,8 +13,8 @@ import mmap
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, cast
@@ -23,6 +23,7 @@ import msgspec
 
 from fastroute.errors import StoreError
 from fastroute.ledger import journal, protocol
+from fastroute.ledger.door import BooksTaken, reachable, socket_path
 from fastroute.ledger.keeper import Keeper
 from fastroute.ledger.library import Library as Library  # the desk's door to the store
 from fastroute.ledger.parties import Desk, Grave, Letter, Now, Post, Reading, Seal, Shelf
@@ -34,42 +35,6 @@ TURN_S: Final = 0.1
 IDLE_S: Final = 0.25
 
 log = logging.getLogger("fastroute.bookkeeper")
-
-
-class BooksTaken(StoreError):
-    """Another process keeps the books of this state directory."""
-
-
-def socket_path(state_dir: Path) -> Path:
-    """Where the bookkeeper listens."""
-    return state_dir / "run" / "books.sock"
-
-
-@contextmanager
-def reachable(path: Path) -> Iterator[str]:
-    """A name for a socket that fits into its 107 bytes however long the path of its directory is."""
-    text = str(path)
-    if len(os.fsencode(text)) < 104 or not Path("/proc/self/fd").is_dir():
-        yield text
-        return
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{directory}/{path.name}"
-    finally:
-        os.close(directory)
-
-
-def answers(state_dir: Path) -> bool:
-    """Whether a bookkeeper has the books open: it listens only then."""
-    path = socket_path(state_dir)
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(1)
-        try:
-            with reachable(path) as name:
-                probe.connect(name)
-        except OSError:
-            return False
-        return True
 
 
 class Generation:

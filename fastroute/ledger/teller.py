@@ -22,7 +22,7 @@ from fastroute.clock import Clock
 from fastroute.errors import FastrouteError
 from fastroute.ledger import protocol, records
 from fastroute.ledger.accounts import Account, Till
-from fastroute.ledger.bookkeeper import reachable, socket_path
+from fastroute.ledger.door import reachable, socket_path
 from fastroute.ledger.journal import SEGMENT_BYTES, Journal, boot_id
 from fastroute.ledger.leases import NEVER, Holder, Report, Ticket
 from fastroute.ledger.protocol import Answered, Ask, Facts, Hello, Known, Recall, Refresh, Refreshed, Welcome, Who

@@ -26,8 +26,9 @@ from fastroute.errors import StoreCorrupt, StoreError
 from fastroute.ledger import bookkeeper, keeper, protocol, records, secrets
 from fastroute.ledger.balances import FinishedRequest
 from fastroute.ledger.book import Book, Budget, Refused
-from fastroute.ledger.bookkeeper import Bookkeeper, BooksTaken, answers, socket_path
+from fastroute.ledger.bookkeeper import Bookkeeper
 from fastroute.ledger.books import Books
+from fastroute.ledger.door import BooksTaken, answers, socket_path
 from fastroute.ledger.journal import Journal, boot_id
 from fastroute.ledger.memory import Memory
 from fastroute.ledger.protocol import Answered, Ask, Hello, LeaseReport, Recall, Refresh, Refreshed, Welcome, Who

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from fastroute.ledger import protocol
-from fastroute.ledger.bookkeeper import answers, socket_path
 from fastroute.ledger.books import Books
+from fastroute.ledger.door import answers, socket_path
 from fastroute.ledger.journal import boot_id
 from fastroute.ledger.sqlite import Store
 
@@ -24,7 +24,7 @@ HOUSE = """
 import logging, pathlib, signal, sys, time
 from fastroute.config import load
 from fastroute.keeping import keep
-from fastroute.ledger.bookkeeper import answers
+from fastroute.ledger.door import answers
 from fastroute.supervisor import Supervisor
 
 def work(config, number):

@@ -29,8 +29,8 @@ import pytest
 from fastroute.config import Config, load
 from fastroute.keeping import receipt_keys
 from fastroute.ledger.audit import audit
-from fastroute.ledger.bookkeeper import answers
 from fastroute.ledger.books import Books
+from fastroute.ledger.door import answers
 from fastroute.ledger.sqlite import Store
 from fastroute.ledger.store import AccountRow, EntryRow, ReceiptRow
 from fastroute.reaching import reach

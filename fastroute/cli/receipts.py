@@ -16,6 +16,7 @@ from fastroute.cli import books, exits
 from fastroute.clock import iso
 from fastroute.config import Config
 from fastroute.keeping import receipt_keys
+from fastroute.panel import wording
 from fastroute.reaching import Asking
 from fastroute.receipts import describe, verify, verify_chain
 from fastroute.receipts.describe import dollars
@@ -54,6 +55,7 @@ def command(
         proof = verify(body, receipt_keys(settings))
         name = msgspec.json.decode(body)["id"] if proof.ok else opened
         beside = ask("contents.show", receipt=name)
+        corrections = ask("receipts.corrections", id=opened)
         kept = _opened(settings, name, beside["content"]) if content else None
     if as_json and not content:
         click.echo(body.decode())
@@ -61,7 +63,7 @@ def command(
         books.print_json({"receipt": msgspec.Raw(body), "content": kept})
     else:
         click.echo(describe(body, proof))
-        for line in _beside(beside):
+        for line in (*_corrected(corrections), *_beside(beside)):
             click.echo(line)
         if kept is not None:
             click.echo(_worded(kept))
@@ -73,6 +75,19 @@ def _opened(settings: Config, name: str, kept: bytes | None) -> Content | None:
     if kept is None:
         return None
     return decode(Vault.open(settings.state_dir / "secrets").unclose(name, kept))
+
+
+def _corrected(found: list[dict[str, Any]]) -> Iterator[str]:
+    """What was put right since it was signed."""
+    for each in found:
+        at = iso(datetime.fromtimestamp(each["at_ms"] // 1000, UTC))
+        before, after = (books.amount("microdollar", each[name]) for name in ("from_microdollars", "to_microdollars"))
+        yield f"corrected {at}: {before} -> {after}, {_shown(each['reason'])}"
+
+
+def _shown(text: str) -> str:
+    """A text without what would move the cursor."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _beside(found: dict[str, Any]) -> Iterator[str]:
@@ -108,6 +123,33 @@ def _worded(content: Content) -> str:
 def list_(config_path: Path | None, state_dir: str | None, as_json: bool, limit: int) -> None:
     """The latest receipts."""
     _list(config_path, state_dir, as_json, limit)
+
+
+@command.command("correct")
+@click.argument("name", metavar="ID")
+@click.option("--microdollars", type=int, help="What the request cost in all, in microdollars.")
+@click.option("--usd", help="The same in dollars: 0.0125.")
+@click.option("--reason", required=True, help="Why; it is kept and shown beside the receipt.")
+@books.common
+def correct(
+    config_path: Path | None,
+    state_dir: str | None,
+    as_json: bool,
+    name: str,
+    microdollars: int | None,
+    usd: str | None,
+    reason: str,
+) -> None:
+    """Put right what a request cost: balances and usage move, the receipt stays as it was signed."""
+    given = {"microdollars": microdollars, "usd": usd, "reason": reason}
+    with books.desk(config_path, state_dir) as ask:
+        fields = wording.correction({word: value for word, value in given.items() if value is not None})
+        told = ask("receipts.correct", id=name, **fields)
+    if as_json:
+        books.print_json(told)
+        return
+    before, after = (books.amount("microdollar", told[word]) for word in ("from_microdollars", "to_microdollars"))
+    click.echo(f"{told['id']}: {before} -> {after}" if told["changed"] else f"{told['id']}: {after} already")
 
 
 @command.command("verify")

@@ -5,7 +5,7 @@ Only rows are known here; what they mean is the book's. `library` says what may 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -148,6 +148,11 @@ class Books:
         with self._store.read() as tx:
             rows = tx.rows("SELECT told FROM entries WHERE request = ?", request)
         return sorted([_entry.decode(told) for (told,) in rows], key=lambda row: (row.at_ms, row.holder, row.attempt))
+
+    def windows(self, numbers: Sequence[int]) -> list[WindowRow]:
+        with self._store.read() as tx:
+            found = [tx.row(f"{_SELECT_WINDOW} WHERE id = ?", number) for number in numbers]
+        return [WindowRow(*row) for row in found if row is not None]
 
     def anybody_has_a_key(self) -> bool:
         """Whether an account was ever given a token to call with."""

@@ -5,7 +5,7 @@ A book in memory holds what it needs to go on; the rest is only in the store and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -69,6 +69,9 @@ class Library(Protocol):
 
     def entries(self, request: str) -> list[EntryRow]:
         """The closed attempts of one request and their corrections, in the order of time."""
+
+    def windows(self, numbers: Sequence[int]) -> list[WindowRow]:
+        """Those of the windows that there are, the long over ones too."""
 
     def record(self, kind: str, id: str) -> RecordRow | None: ...  # noqa: A002  the word of the rows
 

@@ -5,7 +5,7 @@ It passes the same tests as the others, so what holds over it holds over them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -125,6 +125,9 @@ class Memory:
     def entries(self, request: str) -> list[EntryRow]:
         rows = [row for row in self._entries.values() if row.request == request]
         return sorted(rows, key=lambda row: (row.at_ms, row.holder, row.attempt))
+
+    def windows(self, numbers: Sequence[int]) -> list[WindowRow]:
+        return [self._windows[number] for number in numbers if number in self._windows]
 
     def record(self, kind: str, id: str) -> RecordRow | None:  # noqa: A002  the word of the rows
         return self._records.get((kind, id))

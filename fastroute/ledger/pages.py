@@ -210,9 +210,13 @@ class Pages:
         """Whether that life of a worker is not over."""
         return holder in self._holders and self._holders[holder].live
 
-    def entered(self, request: str) -> bool:
-        """Whether an attempt of that request was closed and is not handed over yet."""
-        return any(entry.request == request for entry in self._entries)
+    def unit(self, window: WindowRow) -> str:
+        """What a window counts in, which may be long over."""
+        return self._budgets[window.budget].row.unit
+
+    def entered(self, request: str) -> list[EntryRow]:
+        """The entries of that request which are not handed over yet."""
+        return [entry for entry in self._entries if entry.request == request]
 
     # Rows join and leave.
 

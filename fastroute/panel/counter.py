@@ -134,7 +134,7 @@ class Counter:
 
     def sent(self, request: str) -> bool:
         """Whether anything of a request that is over had left for a provider."""
-        return self.book.entered(request) or bool(self.library.entries(request))
+        return bool(self.book.entered(request) or self.library.entries(request))
 
     def owns(self, asker: int, owner: int) -> bool:
         """Whether an account may see what belongs to another: its own, and what was taken out of it."""

@@ -16,7 +16,7 @@ from fastroute.ledger.agents import Agents
 from fastroute.ledger.book import Book, Refused
 from fastroute.ledger.library import Library
 from fastroute.ledger.store import RecordRow
-from fastroute.panel import agents, answers, contents, grants, keys, leases, receipts, usage, users
+from fastroute.panel import agents, answers, contents, corrections, grants, keys, leases, receipts, usage, users
 from fastroute.panel.counter import Counter
 
 Operation = Callable[[Counter, Any], Any]
@@ -52,6 +52,8 @@ OPERATIONS: dict[str, tuple[type[msgspec.Struct], Operation]] = {
     "receipts.show": (receipts.Show, receipts.show),
     "receipts.list": (receipts.List, receipts.list_),
     "receipts.chain": (receipts.Chain, receipts.chain),
+    "receipts.correct": (corrections.Correct, corrections.correct),
+    "receipts.corrections": (corrections.List, corrections.list_),
     "usage.show": (usage.Show, usage.show),
     "usage.overview": (usage.Overview, usage.overview),
     "usage.money": (usage.Money, usage.money),

@@ -60,6 +60,19 @@ def key_fields(given: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     return fields
 
 
+def correction(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a request cost in all, in dollars or microdollars, and why it is put right."""
+    fields = dict(given)
+    if unknown := fields.keys() - {"usd", "microdollars", "reason"}:
+        word = min(unknown)
+        raise Refused(400, "invalid_request", f"{word!r} is not a field; there are microdollars, reason, usd", word)
+    if ("usd" in fields) == ("microdollars" in fields):
+        raise Refused(400, "invalid_request", "what it cost is given in dollars or microdollars, one of them", "usd")
+    if "usd" in fields:
+        fields["microdollars"] = _dollars(fields.pop("usd"), "usd")
+    return fields
+
+
 def expiry(text: object, now: datetime) -> int:
     """`30d`, `12h` from now, or an ISO 8601 instant (UTC where it names no offset), in milliseconds since the epoch."""
     found = _instant(text, now) if isinstance(text, str) else None
@@ -91,10 +104,10 @@ def zone(text: object) -> str:
     raise Refused(400, "invalid_request", f"{text!r} is not a time zone such as Europe/Berlin", "timezone")
 
 
-def _dollars(value: object) -> int:
+def _dollars(value: object, field: str = "budget_usd") -> int:
     try:
         if isinstance(value, str | int | Decimal) and not isinstance(value, bool):
             return microdollars_from_usd(value)
     except MoneyError as error:
-        raise Refused(400, "invalid_request", str(error), "budget_usd") from None
-    raise Refused(400, "invalid_request", f"dollars are decimal text such as '2.50', not {value!r}", "budget_usd")
+        raise Refused(400, "invalid_request", str(error), field) from None
+    raise Refused(400, "invalid_request", f"dollars are decimal text such as '2.50', not {value!r}", field)

@@ -31,6 +31,7 @@ def routes() -> list[Route]:
         Route("/admin/overview", _overview),
         Route("/admin/receipts", _receipts),
         Route("/admin/receipts/{id}", _receipt),
+        Route("/admin/receipts/{id}/corrections", _corrections, methods=["GET", "POST"]),
     ]
 
 
@@ -100,6 +101,19 @@ async def _receipt(request: Request) -> Response:
     return Response(body, media_type="application/json")
 
 
+async def _corrections(request: Request) -> Response:
+    desk.administrator(request)
+    name = request.path_params["id"]
+    if request.method == "GET":
+        return JSON({"data": await desk.ask(request, "receipts.corrections", id=name)})
+    given = await desk.fields(request)
+    try:
+        asked = wording.correction(given)
+    except Refused as refused:
+        raise _failed(refused) from None
+    return JSON(await desk.ask(request, "receipts.correct", id=name, **asked))
+
+
 def receipts_page(rows: list[dict[str, Any]]) -> JSON:
     """Receipts as they were signed, the latest first; `before` asks for those that follow."""
     data = [orjson.loads(row["body"]) for row in rows]
@@ -129,6 +143,8 @@ def _worded(given: dict[str, Any]) -> dict[str, Any]:
     try:
         return wording.key_fields(given, SystemClock().now())
     except Refused as refused:
-        raise Failed(
-            refused.status, "invalid_request_error", refused.code, str(refused), param=refused.field or None
-        ) from None
+        raise _failed(refused) from None
+
+
+def _failed(refused: Refused) -> Failed:
+    return Failed(refused.status, "invalid_request_error", refused.code, str(refused), param=refused.field or None)

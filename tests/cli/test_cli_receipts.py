@@ -123,6 +123,28 @@ def test_one_that_is_missing_breaks_the_chain(served: Any, answered: list[str], 
     assert terminal.json("receipts", "verify", code=1)["ok"] is False
 
 
+def test_what_a_request_cost_is_put_right(served: Any, answered: list[str]) -> None:
+    """Over the terminal and over HTTP; what was signed stays, and what was changed stands beside it."""
+    name = answered[3]
+    spent = served.json("usage", "-u", "asha")["spent_microdollars"]
+    signed = served.run("receipts", "--open", name, "--json").stdout
+    words = ("receipts", "correct", name, "--usd", "0.0001", "--reason", "billed twice")
+    assert served.run(*words).stdout == f"{name}: $0.000165 -> $0.0001\n"
+    assert served.run(*words).stdout == f"{name}: $0.0001 already\n"
+    assert served.json("usage", "-u", "asha")["spent_microdollars"] == spent - 65
+    said = served.run("receipts", "--open", name).output
+    assert "$0.000165 -> $0.0001, billed twice" in said
+    assert "BAD SIGNATURE" not in said
+    assert served.run("receipts", "--open", name, "--json").stdout == signed
+    path = f"/admin/receipts/{name}/corrections"
+    assert served.twin(path, method="POST", json={"microdollars": 165, "reason": "it was not"})["changed"] is True
+    assert [one["to_microdollars"] for one in served.twin(path)["data"]] == [100, 165]
+    assert served.gateway.http.post(path, json={"microdollars": 1, "reason": "r"}).status_code == 404
+    assert served.json("usage", "-u", "asha")["spent_microdollars"] == spent
+    assert served.json("ledger", "verify")["ok"] is True
+    assert served.json("receipts", "verify")["ok"] is True
+
+
 def test_where_there_are_none_it_says_so(alone: Any) -> None:
     assert "no receipts yet" in alone.run("receipts", "list").output
     assert alone.json("receipts", "list") == []

@@ -269,6 +269,13 @@ def test_usage_is_told_by_account_and_day(books: Kept) -> None:
     assert books.usage(3, days=400, now_ms=NOON) == []
 
 
+def test_windows_are_found_though_they_are_long_over(books: Kept) -> None:
+    rows = {number: WindowRow(number, 1, f"2026-11-{number:02}", number * 86_400_000) for number in range(1, 6)}
+    books.commit(Changes(accounts={1: ACCOUNT}, budgets={1: BUDGET}, windows=rows))
+    assert books.windows((4, 1, 9)) == [rows[4], rows[1]]
+    assert books.windows(()) == []
+
+
 def test_entries_of_a_request_stand_with_their_corrections(books: Kept) -> None:
     correction = entry(0, 1, corrects=(1, 1), charged=(-1, -1), at_ms=NOON + 5, picodollars=None, microdollars=None)
     books.commit(Changes(entries=[correction, entry(), entry(1, 2, request="req_other")]))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastroute.ledger.book import Refused
-from fastroute.panel.wording import INSTANT_MAX_MS, expiry, key_fields, zone
+from fastroute.panel.wording import INSTANT_MAX_MS, correction, expiry, key_fields, zone
 
 NOW = datetime(2026, 9, 21, 14, 13, 20, tzinfo=UTC)
 NOW_MS = 1_790_000_000_000
@@ -102,3 +102,24 @@ def test_a_zone_is_one_that_is_known(text):
         zone(text)
     assert refusal.value.field == "timezone"
     assert zone("Europe/Berlin") == "Europe/Berlin"
+
+
+def test_a_correction_is_worded_in_dollars_or_microdollars():
+    assert correction({"usd": "0.0125", "reason": "r"}) == {"microdollars": 12_500, "reason": "r"}
+    assert correction({"microdollars": 5, "reason": "r"}) == {"microdollars": 5, "reason": "r"}
+
+
+@pytest.mark.parametrize(
+    ("worded", "field"),
+    [
+        ({"usd": "1", "microdollars": 1, "reason": "r"}, "usd"),
+        ({"reason": "r"}, "usd"),
+        ({"usd": 0.5, "reason": "r"}, "usd"),
+        ({"usd": "-1", "reason": "r"}, "usd"),
+        ({"microdollars": 1, "reason": "r", "why": "x"}, "why"),
+    ],
+)
+def test_a_correction_that_cannot_be_read_is_refused(worded, field):
+    with pytest.raises(Refused) as refusal:
+        correction(worded)
+    assert (refusal.value.status, refusal.value.field) == (400, field)

@@ -335,12 +335,13 @@ class _Attempt(Try):
         """The upstream said no: to the request, which its caller should read, or for reasons of its own."""
         name = self.upstream.display
         settlement = seen or settle.void(self.entry.price)
-        status = outcomes.true_status(status, said.type)
+        unable = said.code == "unsupported"
+        status = 400 if unable and status in (500, 501) else outcomes.true_status(status, said.type)
         if status in outcomes.CALLERS_FAULT:
             self.close("http_4xx", status, settlement)
-            # Another provider may know the model that this one does not.
+            # Another provider may know the model that this one does not, and do what this one cannot.
             message = self.upstream.without_key(said.message)
-            return Poor(Failed(status, said.type, said.code, message), again=status == 404)
+            return Poor(Failed(status, said.type, said.code, message), again=unable or status == 404)
         # What follows is between the provider and us: its own words may name our account, so they go no further.
         if status == 429:
             self.close("rate_limit", status, settlement)

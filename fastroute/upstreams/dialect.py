@@ -324,6 +324,8 @@ _DELAY_MAX_S: Final = 86_400
 # Anthropic tells an empty account with the 400 and the type of a bad request.
 _NO_MONEY: Final = "credit balance is too low"
 _TOO_LONG: Final = ("prompt is too long", "exceeds the maximum number of tokens", "maximum context length")
+# What llama.cpp says with a 500 of a request that it will never take.
+_UNSUPPORTED: Final = ("image input is not supported", "audio input is not supported", "failed to parse tools")
 
 _BY_STATUS: Final[dict[int, str]] = {
     400: "invalid_request_error", 401: "authentication_error", 402: "insufficient_quota", 403: "permission_error",
@@ -341,6 +343,7 @@ _BY_WORD: Final[dict[str, str]] = {
     "rate_limit_error": "rate_limit_error", "rate_limit_exceeded": "rate_limit_error",
     "resource_exhausted": "rate_limit_error", "server_error": "server_error", "timeout_error": "timeout_error",
     "unauthenticated": "authentication_error", "unavailable": "overloaded_error",
+    "unsupported": "invalid_request_error",
 }  # fmt: skip
 
 
@@ -379,6 +382,8 @@ def error_from(status: int, value: Any) -> ProviderError:
         words.insert(0, "context_length_exceeded")
     if _NO_MONEY in message.lower():
         words.insert(0, "insufficient_quota")
+    if status in (500, 501) and ("not_supported_error" in words or message.lower().startswith(_UNSUPPORTED)):
+        words.insert(0, "unsupported")
     kind = next((_BY_WORD[word] for word in words if word in _BY_WORD), None) or _BY_STATUS.get(status)
     if kind is None:
         kind = "invalid_request_error" if 400 <= status < 500 else "server_error"

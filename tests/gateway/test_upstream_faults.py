@@ -54,11 +54,21 @@ def first_event(type_: str) -> Any:
     return lambda say, up: [say.streamed(b": waiting\n\n", say.event(said))]
 
 
+def unable(status: int, message: str, type_: str) -> Any:
+    """llama.cpp's words for what it was not started to do."""
+    body = json.dumps({"error": {"code": status, "message": message, "type": type_}}).encode()
+    return lambda say, up: [say.whole(body, status)]
+
+
 OK_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
 ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
 
 ROWS = [
+    Row("no-images", unable(500, "image input is not supported - hint: ...", "server_error"), "http_4xx", "void", 400,
+        "unsupported"),
+    Row("no-embeddings", unable(501, "This server does not support it", "not_supported_error"), "http_4xx", "void", 400,
+        "unsupported"),
     Row("connect-refused", None, "connect", "void", 502, "upstream_unreachable", kind="refused"),
     Row("syn-blackhole", None, "connect", "void", 502, "upstream_unreachable", kind="blackhole"),
     Row("not-tls", None, "connect", "void", 502, "upstream_unreachable", kind="tls"),

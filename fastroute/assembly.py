@@ -28,7 +28,7 @@ from fastroute.ledger.tokens import agent_key
 from fastroute.limits import Limiter
 from fastroute.logs import Logs
 from fastroute.metrics import Metrics
-from fastroute.policies import load_policies
+from fastroute.policies import Policies, load_policies
 from fastroute.routing.build import directory_of
 from fastroute.routing.directory import Directory
 from fastroute.ruling import add_policies, latency_window
@@ -101,8 +101,8 @@ def _kind(config: Config) -> type[Gateway]:
     return Estimating if config.ledger.reserve == "estimate" else Gateway
 
 
-def directory_for(config: Config) -> Directory:
-    """Every name this configuration, its registry and its policies answer to."""
+def directory_for(config: Config, policies: Policies | None = None) -> Directory:
+    """Every name this configuration, its registry and its policies answer to; these are read unless somebody has."""
     try:
         Permits(config.agents.allowed)
     except NotPermitted as error:
@@ -112,7 +112,7 @@ def directory_for(config: Config) -> Directory:
         refusal = None if model.weights is None else Source.of(model.weights).refusal()
         if refusal is not None:
             raise CatalogError(f"model {model.id!r}: {refusal}")
-    add_policies(directory, load_policies(config.policies_dir))
+    add_policies(directory, load_policies(config.policies_dir) if policies is None else policies)
     return directory
 
 

@@ -35,7 +35,7 @@ from fastroute.ledger.accounts import Account
 from fastroute.ledger.teller import Teller
 from fastroute.limits import Exceeded, Limiter
 from fastroute.metrics import Metrics
-from fastroute.policies import Policy
+from fastroute.policies import Policies, Policy
 from fastroute.receipts.seal import receipt_id
 from fastroute.ruling import latency_window
 from fastroute.shadowing import Comparison
@@ -109,19 +109,20 @@ class Interrupted(FastrouteError):
 async def ask(
     config: Config,
     prompt: Prompt,
-    policy: Policy,
+    policies: Policies,
     write: Write,
     started: Started | None = None,
     ended: Callable[[Told], object] = lambda told: None,
 ) -> Told:
-    """Ask under the policy, and `write` the answer's text as it comes. `Refused`, `Interrupted`, and the books' faults.
+    """Ask, and `write` the answer's text as it comes. `Refused`, `Interrupted`, `UnknownPolicy`, and the books' faults.
 
     `started` is the bookkeeper that was started for this, if one was. `ended` is told what came of it before a shadow, if
     there is one, is waited for.
     """
     clock = SystemClock()
+    policy = policies.find(prompt.policy)
     config = with_demo(config)
-    directory = directory_for(config)
+    directory = directory_for(config, policies)
     pool = Pool()
     upstreams = Upstreams(config, pool, agents_of(directory))
     upstream_of: Callable[[Entry], Upstream] = upstreams.of

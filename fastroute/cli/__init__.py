@@ -9,6 +9,7 @@ import gc
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -43,12 +44,16 @@ ALIASES = {
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Imports make many objects and no garbage, and looking for it again and again took a tenth of a command's start."""
+    """Imports make many objects and no garbage; looking for it again and again takes a tenth of a command's start.
+
+    What was loaded is looked at no more for as long as the command runs, nor copied by a fork of it for that.
+    """
     collecting = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        gc.freeze()
         if collecting:
             gc.enable()
 
@@ -58,6 +63,12 @@ class Lazy(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*COMMANDS]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        finally:
+            gc.unfreeze()  # whoever called this in a process of its own has it as it was
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         place = COMMANDS.get(cmd_name) or ALIASES.get(cmd_name)

@@ -90,12 +90,13 @@ _Said = tuple[str, str, str, str | None, bool | None, str | None]  # a `Prompt`,
 
 def _of_providers(config: Config, said: _Said, ends: _Printer) -> Told:
     """Ask from here. The books are opened by another process while this one loads what asks."""
-    policy = load_policies(config.policies_dir).find(said[0])
+    policies = load_policies(config.policies_dir)
+    policies.find(said[0])  # a name that is none is told before anything is opened
     with ahead(config) as started:
         with loading():
             from fastroute.prompting import Prompt, ask
         return _asked(
-            ends, lambda: asyncio.run(ask(config, Prompt(*said), policy, ends.write, started, ended=ends.account))
+            ends, lambda: asyncio.run(ask(config, Prompt(*said), policies, ends.write, started, ended=ends.account))
         )
 
 

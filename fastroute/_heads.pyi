@@ -23,6 +23,9 @@ def look(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 def length(found: dict[bytes, bytes]) -> int:
     """The announced length of the body: -1 where it comes in chunks, 0 where there is none, -2 for what is no length."""
 
+def credential(found: dict[bytes, bytes], query: bytes) -> bytes | None:
+    """The caller's key, wherever its client puts it."""
+
 def whole(message: Mapping[str, Any], length: int) -> bytes | None:
     """The body, if a request's first message has all of it: so many bytes; None is no verdict."""
 

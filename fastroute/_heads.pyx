@@ -23,6 +23,8 @@ PASSED = frozenset(
 cdef frozenset ONCE = SINGLE
 cdef frozenset WANTED = SINGLE | PASSED | {b"user-agent", b"idempotency-key", b"expect", b"cache-control", b"x-cache"}
 
+cdef tuple KEYED = (b"x-api-key", b"x-goog-api-key")
+
 cdef bint HOST[256]
 for _code in range(256):
     HOST[_code] = _code in b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]_"
@@ -92,6 +94,25 @@ cpdef long long length(dict found) except? -9:
             return -2
         total = total * 10 + at[i] - 48
     return total if size else -2
+
+
+cpdef bytes credential(dict found, bytes query):
+    cdef bytes token
+    bearer = found.get(b"authorization")
+    if bearer is not None:
+        scheme, _, token = (<bytes?>bearer).partition(b" ")
+        if scheme == b"Bearer" or scheme.lower() == b"bearer":
+            token = token.strip()
+            if token:
+                return token
+    for name in KEYED:
+        if name in found:
+            return found[name].strip()
+    if b"key=" in query:
+        for pair in query.split(b"&"):
+            if pair.startswith(b"key=") and len(pair) > 4:
+                return pair[4:]
+    return None
 
 
 cpdef whole(message, Py_ssize_t length):

@@ -2,12 +2,13 @@
 
 from fastroute._call cimport Call
 from fastroute._sweep cimport Sweep
+from fastroute.web._door cimport DoorCore
 
 cdef class Front:
     cdef readonly object gateway, metrics
     cdef readonly set open
     cdef readonly long long limit
-    cdef readonly object doorman
+    cdef readonly DoorCore doorman
     cdef readonly bint guards, caches
     cdef readonly Sweep bodiless
     cdef object loop

@@ -17,6 +17,7 @@ from fastroute cimport _heads
 from fastroute._call cimport Call
 from fastroute._now cimport task_of
 from fastroute._sweep cimport Sweep
+from fastroute.web._door cimport DoorCore
 
 cdef str START = "http.response.start", BODY = "http.response.body"
 cdef bytes JSON = b"application/json"
@@ -26,7 +27,7 @@ cdef enum:
 
 
 cdef class Front:
-    def __init__(self, gateway, long long limit, doorman, Sweep bodiless not None):
+    def __init__(self, gateway, long long limit, DoorCore doorman not None, Sweep bodiless not None):
         self.gateway = gateway
         self.metrics = gateway.metrics
         self.open = set()

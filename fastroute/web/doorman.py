@@ -20,6 +20,7 @@ from fastroute.ledger.unlimited import Unlimited
 from fastroute.limits import Addresses, Exceeded, Limiter
 from fastroute.metrics import Metrics
 from fastroute.web import reading
+from fastroute.web._door import DoorCore
 
 # What an answer without a cap counts for until its usage is known: a rate is no budget, and is put right afterwards.
 OUTPUT_USUAL: Final = 1024
@@ -33,7 +34,7 @@ QUESTIONS_MAX: Final = 6000
 _OURS: Final = tuple(PREFIXES.values())
 
 
-class Doorman:
+class Doorman(DoorCore):
     """One worker's doorman. Without a teller there are no books: then only the configured key is known, or nobody asks."""
 
     def __init__(self, config: Config, teller: Teller | None, limiter: Limiter | None, metrics: Metrics) -> None:
@@ -50,9 +51,10 @@ class Doorman:
         # An open house is for this machine alone, whatever became of the keys that were there when it began to serve.
         self._open = is_loopback(config.server.host)
         self.guards = self._static is not None or teller is not None
+        self._plain = self._static is None and teller is not None
 
-    def meet(self, found: dict[bytes, bytes], query: bytes) -> Account | Unlimited | None:
-        """The account of a caller that is known here; None when `find` has to ask. `Failed` 401 for one that is refused."""
+    def meet_otherwise(self, found: dict[bytes, bytes], query: bytes) -> Account | Unlimited | None:
+        """The same as `meet` for a caller without a key of ours, or where the configuration has one."""
         given = reading.credential(found, query)
         teller = self._teller
         if self._static is not None:

@@ -43,19 +43,8 @@ def passed_on(found: dict[bytes, bytes]) -> Mapping[str, str]:
 
 def credential(found: dict[bytes, bytes], query: bytes) -> str | None:
     """The caller's key, wherever its client puts it."""
-    bearer = found.get(b"authorization")
-    if bearer is not None:
-        scheme, _, token = bearer.partition(b" ")
-        if scheme.lower() == b"bearer" and token.strip():
-            return token.strip().decode("latin-1")
-    for name in (b"x-api-key", b"x-goog-api-key"):
-        if name in found:
-            return found[name].strip().decode("latin-1")
-    if b"key=" in query:
-        for pair in query.split(b"&"):
-            if pair.startswith(b"key=") and len(pair) > 4:
-                return pair[4:].decode("latin-1")
-    return None
+    given = _heads.credential(found, query)
+    return None if given is None else given.decode("latin-1")
 
 
 def length_of(found: dict[bytes, bytes], limit: int) -> int:

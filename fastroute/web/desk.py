@@ -46,10 +46,15 @@ async def asker(request: Request, *kinds: str) -> Account:
 
 
 def administrator(request: Request) -> None:
-    """Only who brings the admin key gets past here; to everybody else there is nothing at the path."""
+    """Only who brings the admin key gets past here; to everybody else there is nothing at the path.
+
+    A wrong one counts as a caller's wrong key does: `Failed` 429 for an address with too many.
+    """
     key = request.app.gateway.config.auth.admin_key
     given = reading.credential(reading.look(request.scope["headers"]), b"")
     if key is None or given is None or not hmac.compare_digest(given.encode("latin-1"), key.reveal().encode()):
+        if key is not None and given is not None:
+            request.app.data.doorman.mind(request.scope)
         hint = " (set FASTROUTE_ADMIN_KEY to have one)" if key is None else ""
         raise Failed(404, "invalid_request_error", "not_found", f"nothing is served at {request.scope['path']}{hint}")
 

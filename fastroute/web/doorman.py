@@ -83,7 +83,7 @@ class Doorman(DoorCore):
             raise _unreachable(error) from None
         if given is None:
             raise _missing()
-        self._mind(scope)
+        self.mind(scope)
         raise _wrong()
 
     async def holder(self, token: bytes, scope: Mapping[str, Any]) -> Account:
@@ -97,7 +97,7 @@ class Doorman(DoorCore):
         except BooksUnreachable as error:
             raise _unreachable(error) from None
         if account is None:
-            self._mind(scope)
+            self.mind(scope)
             raise _wrong()
         return account
 
@@ -150,7 +150,7 @@ class Doorman(DoorCore):
             raise _limited(passed)
         passed.leave()
 
-    def _mind(self, scope: Mapping[str, Any]) -> None:
+    def mind(self, scope: Mapping[str, Any]) -> None:
         """Count a wrong key; an address with too many reads 429 for a while, right keys apart."""
         if self._limiter is None or self._teller is None:
             return

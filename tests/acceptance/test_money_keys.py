@@ -213,6 +213,19 @@ def test_s6_wrong_keys_of_one_address_are_counted_and_right_ones_pass(serve: Any
     assert agents.status_code == 429
 
 
+def test_s6_wrong_admin_keys_are_counted_too_and_the_right_one_passes(serve: Any, lab: Any) -> None:
+    """Until there are too many they find nothing there, as whoever brings none does for ever."""
+    house = House(serve(CONFIG.format(lab=lab.url), {"FASTROUTE_ADMIN_KEY": ADMIN}, workers=2))
+    assert {house.fetch("GET", "/admin/keys").status_code for _ in range(70)} == {404}
+    statuses = [house.fetch("GET", "/admin/keys", f"adm_guess_{n}").status_code for n in range(70)]
+    assert statuses == [404] * 60 + [429] * 10
+    assert house.fetch("POST", "/admin/keys", "adm_guess", json={"name": "x"}).status_code == 429
+    assert house.admin("GET", "/keys").json()["data"] == []
+    key = house.key()
+    assert house.fresh(key, "cheap").status_code == 200
+    assert house.fetch("GET", "/v1/usage", "fr_live_no").status_code == 429, "one count for guesses of every kind"
+
+
 def dead_agent(house: House) -> str:
     agent = house.agent()
     house.admin("DELETE", f"/keys/{agent.id}")
@@ -361,6 +374,8 @@ ADMINISTRATION = [
     ("GET", "/admin/overview"),
     ("GET", "/admin/receipts"),
     ("GET", "/admin/receipts/x"),
+    ("GET", "/admin/receipts/x/corrections"),
+    ("POST", "/admin/receipts/x/corrections"),
 ]
 
 
@@ -377,9 +392,13 @@ def test_s8_nothing_is_administered_without_the_admin_key(house: House, method: 
     user, agent, key = house.key(kind="user"), house.agent(), house.key()
     lease = house.fetch("POST", "/api/v1/budget/handshake", json={"ic_token": agent.token, "provider": "openai"})
     strangers = [None, "wrong", key.token, agent.token, lease.json()["ip_token"], user.id, ADMIN[:-1], ADMIN + "x"]
-    bodies = {house.fetch(method, path, token, json={}).status_code for token in strangers}
-    assert bodies == {404}
-    query = house.fetch(method, f"{path}?key={ADMIN}", json={})
+    # An address of its own, since wrong keys of one are counted.
+    address = f"127.1.0.{1 + ADMINISTRATION.index((method, path))}"
+    with httpx.Client(base_url=house.url, transport=httpx.HTTPTransport(local_address=address)) as http:
+        for token in strangers:
+            headers = {} if token is None else {"authorization": f"Bearer {token}"}
+            assert http.request(method, path, headers=headers, json={}).status_code == 404, token
+        query = http.request(method, f"{path}?key={ADMIN}", json={})
     assert query.status_code == 404, "the admin key never stands in a URL"
     assert "the first" not in query.text or "/the%20first" in query.text or "nothing is served" in query.text
 

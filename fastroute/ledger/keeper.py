@@ -23,6 +23,7 @@ from fastroute.ledger.protocol import (
     Hello,
     Known,
     LeaseAnswer,
+    Over,
     Recall,
     Refresh,
     Refreshed,
@@ -90,6 +91,8 @@ class Keeper:
         self._readers: dict[int, Reading] = {}
         self._applied: dict[int, tuple[int, int]] = {}  # where each reader stood at the last commit
         self._walls: dict[int, tuple[int, int]] = {}  # where a journal cannot be followed any further
+        self._over: dict[int, str] = {}  # lives that are not followed any more, though they go on; and why
+        self._untold: set[int] = set()  # of those, who has not heard of it
         self._stuck: set[int] = set()  # holders that the book cannot close
         self._unread: set[int] = set()  # holders whose journal could not be read the last time
         self._graves: dict[int, Grave] = {}
@@ -198,11 +201,24 @@ class Keeper:
                 asked += [one.letter for one in waiting if one.letter.sender not in dropped]
                 posts = self._apologies(asked, now)
                 self._spoiled = False
-                return posts + [(sender, None) for sender in dropped]
+                return posts + self._farewells(dropped)
         if self._faults and written:
             log.warning("the books are written again")
             self._faults = 0
-        return posts + [(sender, None) for sender in dropped]
+        return posts + self._farewells(dropped)
+
+    def _farewells(self, dropped: set[int]) -> list[Post]:
+        """A life that contradicts the books is told so, for it would come again; who is no such life is hung up on."""
+        posts: list[Post] = [(sender, None) for sender in dropped if self._holders.get(sender) not in self._over]
+        told = self._untold & self._senders.keys()  # the others learn it when they say hello
+        posts += [(self._senders[holder], Over(0, self._over[holder])) for holder in sorted(told)]
+        self._untold -= told
+        return posts
+
+    def _give_up(self, holder: int, why: str) -> None:
+        if holder not in self._over:
+            self._over[holder] = why
+            self._untold.add(holder)
 
     def gone(self, sender: int) -> None:
         """A connection has closed: nobody waits there, and its holder may be dead."""
@@ -250,7 +266,9 @@ class Keeper:
 
     def _answer(self, book: Book, letter: Letter, now: Now, posts: list[Post]) -> None:
         sender, question = letter
-        if isinstance(question, Refresh):
+        if isinstance(question, Refresh) and self._holders.get(sender) == question.holder in self._over:
+            posts.append((sender, Over(question.number, self._over[question.holder])))
+        elif isinstance(question, Refresh):
             for one in self._waiting:
                 if question.heard >= one.awaited.get(question.holder, question.heard + 1):
                     del one.awaited[question.holder]
@@ -276,7 +294,8 @@ class Keeper:
         try:
             return book.refresh(question, now.wall_ms)
         except BrokenBooks as error:
-            log.error("holder %d reports what contradicts the books and is refused: %s", question.holder, error)
+            log.error("holder %d reports what contradicts the books and is told to end: %s", question.holder, error)
+            self._give_up(question.holder, f"a report of this life contradicts the books: {error}")
             raise _Contradiction(sender) from error
 
     def _recalled(self, letter: Letter, recalls: Recalls, asker: int, now: Now, posts: list[Post]) -> bool:
@@ -299,10 +318,12 @@ class Keeper:
         except Refused as no:
             return Answered(question.number, refusal=(no.status, no.code, str(no), no.field))
 
-    def _welcome(self, book: Book, sender: int, question: Hello, now: Now) -> Welcome | None:
+    def _welcome(self, book: Book, sender: int, question: Hello, now: Now) -> Welcome | Over | None:
         if question.boot_id != self._boot_id:
             log.error("worker %d says hello from another boot of this machine and is refused", question.worker)
             return None
+        if question.holder in self._over:
+            return Over(question.number, self._over[question.holder])
         holder = book.hello(question.boot_id, now.wall_ms, question.holder)
         before = self._holders.get(sender)
         if before is not None and before != holder and self._senders.get(before) == sender:
@@ -345,6 +366,7 @@ class Keeper:
                 # What stands before the damage has been read: the reader hands that out first.
                 log.error("the journal of holder %d cannot be followed; what it holds stays held: %s", holder, error)
                 self._walls[holder] = before
+                self._give_up(holder, f"the journal of this life cannot be followed: {error}")
                 break
             except JournalError as error:
                 if holder not in self._unread:
@@ -358,6 +380,7 @@ class Keeper:
             except (BrokenBooks, msgspec.DecodeError, KeyError) as error:
                 log.error("holder %d wrote what contradicts the books; what it holds stays held: %s", holder, error)
                 self._wall(holder, before, book.progress)
+                self._give_up(holder, f"the journal of this life contradicts the books: {error}")
                 raise _Contradiction from error
             done += len(found)
         self._unread.discard(holder)
@@ -472,6 +495,8 @@ class Keeper:
         for holder, grave in self._graves.items():
             self._readers.pop(holder).close()
             self._applied.pop(holder)
+            self._over.pop(holder, None)
+            self._untold.discard(holder)
             if self._walls.pop(holder, None) is None:
                 grave.remove()
             grave.close()

@@ -1,7 +1,7 @@
 """What a worker and the bookkeeper say to one another: length-prefixed MessagePack over a Unix socket.
 
 Totals travel, never deltas, so that a message lost, doubled or late does no harm: whoever receives takes the larger.
-Every question carries a number of its own and gets one answer with that number; a `Recall` comes unasked.
+Every question carries a number of its own and gets one answer with that number; a `Recall` comes unasked, and so may `Over`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,6 @@ class Refresh(Struct, frozen=True, tag="refresh"):
     holder: int
     seq: int
     leases: tuple[LeaseReport, ...]
-    final: bool = False  # nothing is open and everything free is released; what ends a life is STOP in its journal
     heard: int = 0  # the last `Recall` obeyed before this report was made
 
 
@@ -88,6 +87,16 @@ class Recall(Struct, frozen=True, tag="recall"):
 
     windows: tuple[int, ...]
     number: int = 0
+
+
+class Over(Struct, frozen=True, tag="over"):
+    """This life contradicts the books and is not followed any more: it should end, and another begin.
+
+    It answers a `Refresh` or a `Hello`, or comes unasked with the number 0. What the life holds stays held until it is gone.
+    """
+
+    number: int
+    why: str
 
 
 class Who(Struct, frozen=True, tag="who"):
@@ -153,7 +162,7 @@ class Answered(Struct, frozen=True, tag="answered"):
 
 
 Question = Hello | Refresh | Who | Ask
-Reply = Welcome | Refreshed | Known | Answered | Recall
+Reply = Welcome | Refreshed | Known | Answered | Recall | Over
 
 _encoder = msgspec.msgpack.Encoder()
 _questions: msgspec.msgpack.Decoder[Question] = msgspec.msgpack.Decoder(Question)

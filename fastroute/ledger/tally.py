@@ -179,8 +179,8 @@ class Tally(Pages):
 
         Each number is lent upon once. The same message may be handed in again, after a recall: what had nothing then is
         tried once more. An urgent want is met whole or not at all, so that nothing is stranded with one who cannot use
-        it; another gets at most a share of what is left, and nothing near the limit. That a message is its holder's last
-        ends nothing: reports overtake journals, and only the `Stop` at a journal's end says that no record follows.
+        it; another gets at most a share of what is left, and nothing near the limit. That all is given back ends nothing:
+        reports overtake journals, and only the `Stop` at a journal's end says that no record follows.
         """
         life = self._holders.get(message.holder)
         if life is None or not life.live or life.kind != "worker":

@@ -25,7 +25,7 @@ from fastroute.ledger.accounts import Account, Till
 from fastroute.ledger.door import reachable, socket_path
 from fastroute.ledger.journal import SEGMENT_BYTES, Journal, boot_id
 from fastroute.ledger.leases import NEVER, Holder, Report, Ticket
-from fastroute.ledger.protocol import Answered, Ask, Facts, Hello, Known, Recall, Refresh, Refreshed, Welcome, Who
+from fastroute.ledger.protocol import Answered, Ask, Facts, Hello, Known, Over, Recall, Refresh, Refreshed, Welcome, Who
 from fastroute.ledger.records import STOP, Stop
 from fastroute.ledger.wire import Wire
 
@@ -69,8 +69,8 @@ class Unknown(Struct, frozen=True):
 class Teller(TellerCore, Till):
     """One worker's ledger, made by `open`.
 
-    Once `lost` it stays so: the books hold this life for over, nothing more is admitted under a budget, and the process
-    should end so that a new life begins.
+    Once `lost` it stays so, and says why: the books hold this life for over, nothing more is admitted under a budget, and
+    the process should end so that a new life begins.
     """
 
     anonymous: Account  # whoever calls while no key is configured; it has no budgets
@@ -81,7 +81,7 @@ class Teller(TellerCore, Till):
         self.number = number
         self.fund_ms = fund_ms
         self.life = 0  # the holder's number
-        self.lost = False
+        self.lost = ""
         self._digester = Digester(pepper)
         self._boot_id = boot_id()
         self._refresh_ms = 0
@@ -289,7 +289,7 @@ class Teller(TellerCore, Till):
 
     def _report(self, due: bool) -> None:
         self._kicked = False
-        if self._wire is None or self._wire.unread > UNSENT_MAX:
+        if self._wire is None or self.lost or self._wire.unread > UNSENT_MAX:
             return
         report = self.holder.report(self.clock.monotonic_ms(), due=due)
         if report is not None:
@@ -347,18 +347,20 @@ class Teller(TellerCore, Till):
             hello = Hello(self._number(), self.number, self._boot_id, self.life)
             # It may die, or hang up, with our greeting unread: then there is nothing to be patient for.
             wire.over.add_done_callback(lambda _: self._unanswered(hello.number))
-            welcome: Welcome = await self._question(hello, wire)
+            welcome: Welcome | Over = await self._question(hello, wire)
             generation = _mapped(self.state_dir / "run" / "generation")
         except BaseException:
             wire.leave()
             raise
+        if isinstance(welcome, Over):
+            wire.leave()
+            return
         if self.life == 0:
             self.life = welcome.holder
             self.holder = Holder(welcome.lease_ms, asked_ms)
         elif welcome.holder != self.life:
             # What these leases hold was given away or written off: nothing of it may be spent any more.
-            self.lost = True
-            self.holder.deadline_ms = 0
+            self._lose("the books hold this life for dead")
             wire.leave()
             return
         self._refresh_ms = welcome.refresh_ms
@@ -368,6 +370,10 @@ class Teller(TellerCore, Till):
         self._moved()
         if self._ticker is not None:
             self._report(True)
+
+    def _lose(self, why: str) -> None:
+        self.lost = self.lost or why
+        self.holder.deadline_ms = 0
 
     def _disconnected(self) -> None:
         self._wire, self._away_ms = None, self.clock.monotonic_ms()
@@ -427,7 +433,9 @@ class Teller(TellerCore, Till):
             self._heard = reply.number
             self._tell(self.holder.recall(reply.windows, self.clock.monotonic_ms()))
             return
-        if isinstance(reply, Refreshed):
+        if isinstance(reply, Over):
+            self._lose(reply.why)
+        if isinstance(reply, Refreshed) and not self.lost:
             if not reply.sick:
                 self._served_at = self._heard_at
             for ticket in self.holder.answer(reply, self.clock.monotonic_ms()):

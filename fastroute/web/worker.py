@@ -115,7 +115,7 @@ async def _end_revoked(app: Application, teller: Teller) -> None:
     while not teller.lost:
         await asyncio.sleep(_REVOKED_S)
         app.cut_ended(teller)
-    log.error("the books hold this worker for dead; it ends, and another begins")
+    log.error("%s; this worker ends, and another begins", teller.lost)
 
 
 def _connections_max(wanted: int) -> int:

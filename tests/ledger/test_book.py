@@ -41,7 +41,7 @@ class House:
             want,
             urgent,
         )
-        message = Refresh(seq, worker, seq, (report,), told.get("final", False))
+        message = Refresh(seq, worker, seq, (report,))
         reply, recalls = self.book.refresh(message, now_ms)
         return reply.leases[0], recalls
 
@@ -337,16 +337,16 @@ def test_a_stop_closes_what_a_worker_held_and_a_late_last_message_changes_nothin
     house.book.apply(house.worker, Stop(NOW), NOW)
     house.book.applied(house.worker, 0, 640)
     assert house.balance() == (100, 0, 900)
-    assert house.ask(window, granted=300, released=200, spent=100, final=True)[0].closed
+    assert house.ask(window, granted=300, released=200, spent=100)[0].closed
     assert house.book.take().holders[house.worker] == HolderRow(house.worker, "worker", None, "boot", 0, 640, 1, False)
     house.book.applied(house.worker, 0, 640)
 
 
-def test_a_last_message_ends_nothing_for_it_may_overtake_the_journal(house):
+def test_that_all_is_given_back_ends_nothing_for_it_may_overtake_the_journal(house):
     """Only the `Stop` at the journal's end says that no record follows."""
     [window] = house.windows()
     house.ask(window, 300)
-    house.ask(window, granted=300, released=300, final=True)
+    house.ask(window, granted=300, released=300)
     house.send(1, (100,))
     house.settle(1, (0,), (0,), basis="void")
     house.book.apply(house.worker, Stop(NOW), NOW)

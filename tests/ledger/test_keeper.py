@@ -24,6 +24,7 @@ from fastroute.ledger.protocol import (
     Known,
     LeaseAnswer,
     LeaseReport,
+    Over,
     Question,
     Recall,
     Refresh,
@@ -172,8 +173,7 @@ class House:
         return self.turn(*letters)
 
     def ask(self, question: Question, sender: int = 99) -> Any:
-        [(to, reply)] = self.turn((sender, question))
-        assert to == sender
+        [reply] = [reply for to, reply in self.turn((sender, question)) if to == sender]
         return reply
 
     def hello(self, sender: int, holder: int = 0) -> int:
@@ -491,11 +491,42 @@ def test_a_journal_with_a_gap_costs_all_that_its_holder_had(house: House, worker
     assert house.ask(Ask(1, "used", {"account": account})).result == 100
 
 
-def test_who_reports_what_contradicts_the_books_is_hung_up_on(house: House, worker: tuple[int, int, int]) -> None:
+def test_who_reports_what_contradicts_the_books_is_told_to_end(house: House, worker: tuple[int, int, int]) -> None:
+    """Hung up on it would come again, and say the same; a new life may be in the right."""
     holder, account, window = worker
     lie = house.want(1, holder, window, 2, 0, granted_seen=500)
     posts = dict(house.turn((1, lie), (5, Ask(4, "used", {"account": account}))))
-    assert posts == {1: None, 5: Answered(4, 0)}
+    assert posts[5] == Answered(4, 0)
+    assert isinstance(posts[1], Over)
+    assert "granted 100" in posts[1].why
+    truth = house.want(1, holder, window, 3, 50, granted_seen=100)
+    assert house.turn((1, truth)) == [(1, Over(3, posts[1].why))], "nothing is lent to it any more"
+    house.keeper.gone(1)
+    assert house.ask(Hello(9, 1, house.boot, holder), 2) == Over(9, posts[1].why), "nor does it go on elsewhere"
+    assert house.hello(3) == holder + 1
+    house.paper.dead.add(holder)
+    house.keeper.doubt()
+    house.turn()
+    assert house.ask(Ask(1, "used", {"account": account})).result == 0, "its journal was in the right"
+
+
+def test_whose_journal_cannot_be_followed_is_told_to_end(house: House, worker: tuple[int, int, int]) -> None:
+    """It would go on spending what nobody writes down."""
+    holder, _, _ = worker
+    house.paper.written[holder].append((SETTLE, b"\xc1"))
+    [(to, over)] = house.turn()
+    assert (to, type(over)) == (1, Over)
+    assert "journal" in over.why
+    assert house.turn() == [], "once"
+
+
+def test_whose_journal_cannot_be_followed_is_told_when_it_is_back(house: House, worker: tuple[int, int, int]) -> None:
+    holder, _, _ = worker
+    house.paper.written[holder].append((SETTLE, b"\xc1"))
+    house.open()
+    over = house.ask(Hello(9, 1, house.boot, holder), 2)
+    assert (over.number, type(over)) == (9, Over)
+    assert house.turn() == []
 
 
 def test_nobody_reports_for_another(house: House, worker: tuple[int, int, int]) -> None:

@@ -32,6 +32,7 @@ from fastroute.ledger.protocol import (
     Hello,
     Known,
     LeaseAnswer,
+    Over,
     PathWindow,
     Recall,
     Refresh,
@@ -696,6 +697,26 @@ async def test_a_life_that_the_books_hold_for_over_admits_nothing_more(books, op
     assert account.reserve(1, 1) is None
     assert await account.fund(1, 1) == Shortage(503, "budget_unavailable")
     assert teller.anonymous.reserve(None, 1) is not None
+
+
+@scene
+async def test_a_life_that_contradicts_the_books_is_lost_and_says_why(books, open_teller):
+    """Nothing more is admitted under a budget; what is held is settled, and no clean end is written."""
+    teller = await open_teller(fund_ms=50)
+    account = await teller.find(TOKEN)
+    held = sent(account, await funded(account))
+    books.say(Over(0, "a report of this life contradicts the books"))
+    await until(lambda: teller.lost)
+    assert teller.lost == "a report of this life contradicts the books"
+    told = len(books.of(Refresh))
+    assert account.reserve(1, 1) is None
+    assert await account.fund(1, 1) == Shortage(503, "budget_unavailable")
+    assert teller.anonymous.reserve(None, 1) is not None
+    account.settle(held, exact(60), "ok", 200, 1)
+    await teller.close()
+    assert len(books.of(Refresh)) == told
+    assert teller.journal.of(records.Stop) == []
+    assert len(teller.journal.of(records.Settle)) == 1
 
 
 @scene

@@ -12,7 +12,7 @@ from fastroute.ledger import protocol, records
 from fastroute.ledger.accounts import Account, Shortage, Till
 from fastroute.ledger.journal import JournalError, JournalFull, JournalTaken
 from fastroute.ledger.leases import Holder
-from fastroute.ledger.protocol import Hello, Recall, Refresh, Refreshed, Who
+from fastroute.ledger.protocol import Hello, Over, Recall, Refresh, Refreshed, Who
 from fastroute.ledger.records import FINISH, SEND, SETTLE, STOP, Stop
 from tests.simulation.machine import Died, SimJournal
 
@@ -234,6 +234,12 @@ class Worker(Till):
     def received(self, line, reply):
         if line is not self.line and line is not self.dialing:
             return
+        if isinstance(reply, Over):
+            self.lost = True
+            self.holder.deadline_ms = 0
+            self.world.leave(line)
+            self.line_lost(line)
+            return
         if isinstance(reply, Recall):
             if self.life:
                 self.heard = reply.number
@@ -399,7 +405,7 @@ class Worker(Till):
                     self.leave()
                     return
                 if self.line is not None and self.world.rng.random() < 0.3:
-                    final = Refresh(self.number(), self.life, seq, leases, final=True, heard=self.heard)
+                    final = Refresh(self.number(), self.life, seq, leases, heard=self.heard)
                     self.world.to_keeper(self.line, final)
                     self.at(200, self.leave)
                     return

@@ -79,7 +79,7 @@ def test_a_caller_who_does_not_read_holds_the_upstream_back(
         figure(
             f"a caller who does not read: {grown} KiB of RSS, {sent} KiB taken from upstream, others {others:.1f} ms"
         )
-        assert grown < 2048
+        assert grown < 3072  # a MiB of the stream, and what an allocator takes at a time
         assert asked.gone.wait(6)
         assert time.monotonic() - began < 5
     kit.wait_until(

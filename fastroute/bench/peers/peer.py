@@ -60,6 +60,10 @@ class Peer:
         return {"authorization": "Bearer sk-bench-bench-bench-bench"}
 
 
+# Where they fetch from, and whose certificates they trust there.
+_INSTALLERS = ("PIP_", "NPM_", "npm_", "NODE_EXTRA_", "SSL_CERT_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+
+
 def run(command: Sequence[str], place: Path | None = None) -> None:
     """A step of an installation; what it said is told when it fails."""
     try:
@@ -68,7 +72,7 @@ def run(command: Sequence[str], place: Path | None = None) -> None:
             cwd=place,
             env={
                 **own_environment(),
-                **{k: v for k, v in os.environ.items() if k.startswith(("PIP_", "NPM_", "npm_"))},
+                **{k: v for k, v in os.environ.items() if k.startswith(_INSTALLERS)},
             },
             capture_output=True,
             text=True,

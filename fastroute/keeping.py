@@ -106,7 +106,7 @@ def has_keys(config: Config) -> bool:
     """Whether the books know anybody who may call."""
     if not config.database_path.exists():
         return False
-    with Store.open(config.database_path, readonly=True) as store:
+    with Store.glance(config.database_path) as store:
         return Books(store).anybody_has_a_key()
 
 

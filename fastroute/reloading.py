@@ -138,5 +138,5 @@ def _generation(database: Path) -> int:
     """The registry's own count of its changes; a file that was never made is at none."""
     if not database.exists():
         return 0
-    with Store.open(database, readonly=True) as store:
+    with Store.glance(database) as store:
         return Registry(store).generation()

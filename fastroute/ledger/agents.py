@@ -186,7 +186,7 @@ def registered(database: Path) -> Registered:
     """What a registry's file holds; one that was never made holds nothing."""
     if not database.exists():
         return Registered()
-    with Store.open(database) as store:
+    with Store.glance(database) as store:
         agents = Agents(store)
         return Registered(Registry(store).rows(), agents.list(), agents.once())
 

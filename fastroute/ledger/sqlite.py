@@ -109,6 +109,23 @@ class Store:
             raise
         return store
 
+    @classmethod
+    def glance(cls, path: Path) -> Store:
+        """Open to read what its bookkeeper has examined: however large it is, only owner and schema are looked at.
+
+        One that was left by a crash or written by an earlier fastroute is opened, examined and migrated by `open`.
+        """
+        store = cls(path.absolute(), readonly=True, busy_ms=BUSY_MS)
+        try:
+            connection = store._connection = store._connect("ro")
+            if store._is_usable(connection) and store._version(connection) == migrations.LATEST:
+                return store
+        except BaseException:
+            store.close()
+            raise
+        store.close()
+        return cls.open(path)
+
     def close(self) -> None:
         """Close the connection; closing twice is harmless."""
         with self._mutex:
@@ -229,13 +246,19 @@ class Store:
         A writing connection would move the write-ahead log into the file as it closes, even into a damaged one.
         """
         with closing(self._connect("ro")) as connection:
-            try:
-                connection.execute("PRAGMA schema_version").fetchone()
-            except sqlite3.Error as error:
-                if _primary(error) in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
-                    return False
-                raise self._fault(error) from error
+            if not self._is_usable(connection):
+                return False
             self._examine(connection)
+        return True
+
+    def _is_usable(self, connection: sqlite3.Connection) -> bool:
+        """Whether it can be read as it is; False when SQLite must first repair it after a crash."""
+        try:
+            connection.execute("PRAGMA schema_version").fetchone()
+        except sqlite3.Error as error:
+            if _primary(error) in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+                return False
+            raise self._fault(error) from error
         return True
 
     def _examine(self, connection: sqlite3.Connection) -> int:

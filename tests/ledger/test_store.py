@@ -93,6 +93,22 @@ class TestOpening:
             with pytest.raises(StoreError, match="readonly"), store.read() as tx:
                 tx.run("DELETE FROM models")
 
+    def test_a_glance_costs_the_same_however_large_the_database_is(self, database: Path) -> None:
+        """Every worker takes one each second, to see whether the registry changed."""
+        with Store.open(database) as store, store.write() as tx:
+            tx.run("CREATE TABLE ballast (words TEXT) STRICT")
+            tx.many("INSERT INTO ballast VALUES (?)", [("x" * 4096,) for _ in range(3000)])
+
+        def read() -> int:
+            return int(Path("/proc/self/io").read_text().split()[1])
+
+        before = read()
+        with Store.glance(database) as store:
+            assert Registry(store).generation() == 0
+            with pytest.raises(StoreError, match="reading only"), store.write():
+                raise AssertionError("not reached")
+        assert read() - before < 500_000
+
     def test_a_closed_store_says_so(self, database: Path) -> None:
         store = Store.open(database)
         store.close()

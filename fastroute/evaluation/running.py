@@ -70,8 +70,11 @@ async def run(
         async with asyncio.TaskGroup() as group:
             for _ in range(concurrency):
                 group.create_task(work())
-    except* FastrouteError as several:
-        raise several.exceptions[0] from None
+    except ExceptionGroup as several:  # what an `except*` raises is a group again, in some versions
+        told, others = several.split(FastrouteError)
+        if told is None or others is not None:
+            raise
+        raise told.exceptions[0] from None
     return Ran(answers, sum(1 for _ in todo))
 
 

@@ -342,7 +342,7 @@ class House:
         last: dict[str, int] = {}
         for found in re.finditer(rf"({name}[ \d]*) runs as process (\d+)", self.said):
             last[found[1]] = int(found[2])
-        return [pid for pid in last.values() if not is_dead(pid)]
+        return [pid for pid in last.values() if not _is_dead(pid)]
 
     def has_another_bookkeeper(self, pid: int) -> bool:
         """Whether somebody has taken the place of the one that had this process, and answers."""
@@ -390,7 +390,7 @@ class House:
         children = [*self.pids("worker"), *self.pids("bookkeeper")]
         self.process.kill()
         self.process.wait(5)
-        wait_until(lambda: all(map(is_dead, children)), 5, 0.002)
+        wait_until(lambda: all(map(_is_dead, children)), 5, 0.002)
 
     def stop(self) -> int:
         """SIGTERM, and the exit code."""
@@ -411,7 +411,7 @@ async def until(true: Callable[[], bool], within_s: float, step_s: float = 0.003
             await asyncio.sleep(step_s)
 
 
-def is_dead(pid: int) -> bool:
+def _is_dead(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:

@@ -94,24 +94,23 @@ class Storm:
             await self.until(lambda: self.house.has_another_bookkeeper(pid))
             kill.back_at = time.monotonic()
         else:
-            self.watching.append(asyncio.create_task(self.see_back(kill, [pid])))
+            self.watching.append(asyncio.create_task(self.see_back(kill)))
             await self.until(lambda: self.house.dead_in_the_books(lives))
             kill.charged_at = time.monotonic()
 
-    async def see_back(self, kill: Kill, dying: list[int]) -> None:
-        """Note when as many workers listen again as should; a dead one does until its files are closed."""
+    async def see_back(self, kill: Kill) -> None:
+        """Note when as many workers listen again as should; a dead one does for a moment yet."""
         everybody = self.house.workers
-        await self.until(lambda: all(map(kit.is_dead, dying)))
+        await self.until(lambda: kit.listeners(self.house.port) < everybody)
         kill.gone_at = time.monotonic()
         await self.until(lambda: kit.listeners(self.house.port) == everybody, 0.02)
         kill.back_at = time.monotonic()
 
     async def kill_main(self) -> None:
-        workers = self.house.pids("worker")
-        lives = [life for pid in workers for life in self.house.lives(pid)]
+        lives = [life for pid in self.house.pids("worker") for life in self.house.lives(pid)]
         kill = Kill("main", time.monotonic())
         self.kills.append(kill)
-        back = asyncio.create_task(self.see_back(kill, workers))
+        back = asyncio.create_task(self.see_back(kill))
         await asyncio.to_thread(self.house.kill)
         await asyncio.to_thread(self.house.start, ready=False)
         await self.until(lambda: self.house.dead_in_the_books(lives))

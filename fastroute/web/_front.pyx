@@ -40,8 +40,9 @@ cdef class Front:
     async def handle(self, surface, serve, str model not None, bint stream, scope, receive, send):
         """Answer one request; `serve` does it once the body is read, None stands for the ordinary way."""
         cdef Call call
-        cdef dict found
+        cdef dict found = None
         cdef long long length
+        cdef bint unread = True
         cdef bytes body = b""
         gateway = self.gateway
         loop = self.loop
@@ -80,6 +81,7 @@ cdef class Front:
                     self.bodiless.drop(task)
                 whole = _heads.whole(begun, length)
                 body = await self.rest_of(receive, begun, length) if whole is None else whole
+            unread = False
             if not PASSED.isdisjoint(found):
                 call.passed = self.passed_on(found)
             agent = found.get(b"user-agent")
@@ -109,7 +111,7 @@ cdef class Front:
                     await call.send(opening(call, body))
                     await call.send({"type": BODY, "body": body})
         except Failed as failed:
-            await self.refuse(call, failed)
+            await self.refuse(call, failed, unread and (found is None or _heads.length(found) != 0))
         except CallerGone:
             self.left(call)
         except Exception as fault:

@@ -215,8 +215,6 @@ async def _own_fault(request: Request, fault: Exception) -> Response:
 
 async def _failed(request: Request, fault: Exception) -> Response:
     assert isinstance(fault, Failed)
-    if fault.closes:
-        request.app.data.count(fault)
     return error(request, fault)
 
 

@@ -19,7 +19,7 @@ from fastroute.ledger.accounts import Account
 from fastroute.ledger.tokens import PREFIXES, well_formed
 from fastroute.relay import Failed
 from fastroute.web import desk, reading
-from fastroute.web.envelope import JSON
+from fastroute.web.envelope import JSON, refused
 
 TOKEN_MAX = 2000
 EVENTS_PER_MINUTE = 1000
@@ -117,7 +117,7 @@ def _door(kind: type[Struct], act: Act) -> Callable[[Request], Awaitable[Respons
             asked = _read(await desk.body_of(request), kind)
             return await act(request, await _agent(request, asked), asked)
         except Failed as failed:
-            return JSON({"error": failed.message, "code": _code(failed)}, failed.status, desk.headers_of(failed))
+            return refused(request, failed, {"error": failed.message, "code": _code(failed)})
 
     return door
 

@@ -132,10 +132,11 @@ class DataPlane(Front):
     def read_form(self, call: Call, body: bytes, found: dict[bytes, bytes], mark: bytes) -> None:
         passthrough.read(self.gateway, call, body, found[b"content-type"], mark)
 
-    async def refuse(self, call: Call, failed: Failed) -> None:
+    async def refuse(self, call: Call, failed: Failed, unread: bool) -> None:
+        """`unread`: a body is still to come, and nobody will read it."""
         if failed.closes:
             self.count(failed)
-        await telling.refusal(call, failed)
+        await telling.refusal(call, failed, closes=unread)
 
     def left(self, call: Call) -> None:
         if call.stream:

@@ -14,6 +14,7 @@ from fastroute.ledger.accounts import Account
 from fastroute.ledger.teller import BooksUnreachable, Declined
 from fastroute.relay import Failed
 from fastroute.web import reading
+from fastroute.web.envelope import BODY_READ
 
 BODY_MAX = 1024 * 1024
 _SCANNER = _scan.RequestScanner()
@@ -88,12 +89,6 @@ def _fits(value: object) -> bool:
     return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
-def headers_of(failed: Failed) -> dict[str, str]:
-    """What a failure says in its headers, for surfaces that word its body themselves."""
-    told = {name.decode(): value.decode() for name, value in failed.headers}
-    return told if failed.retry_after_s is None else {**told, "retry-after": str(failed.retry_after_s)}
-
-
 class _Dollars(msgspec.Struct):
     budget_usd: msgspec.Raw
 
@@ -102,13 +97,9 @@ class _Dollars(msgspec.Struct):
 
 
 async def body_of(request: Request, most: int = BODY_MAX) -> bytes:
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > most:
-            raise Failed(413, "invalid_request_error", "body_too_large", f"the body is longer than {most} bytes")
-        parts.append(part)
-    return b"".join(parts)
+    body = await reading.whole(reading.look(request.scope["headers"]), request.receive, most)
+    request.scope[BODY_READ] = True
+    return body
 
 
 def plain(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from starlette.requests import Request
@@ -12,6 +12,8 @@ from starlette.responses import Response
 from fastroute.callers import CALLERS, Caller
 from fastroute.relay import Failed
 from fastroute.web import telling
+
+BODY_READ: Final = "fastroute.body_read"  # set in a request's scope
 
 
 class JSON(Response):
@@ -37,9 +39,23 @@ def error(request: Request, failed: Failed, headers: Mapping[str, str] | None = 
     name = request.app.gateway.ids.request()
     body = telling.worded(caller_of(request.headers, request.scope["path"]), name, failed)
     told = {"x-request-id": name, "request-id": name, "x-router-request-id": name, **(headers or {})}
-    told |= {header.decode(): value.decode() for header, value in failed.headers}
+    return refused(request, failed, body, told)
+
+
+def refused(request: Request, failed: Failed, body: Any, headers: Mapping[str, str] | None = None) -> JSON:
+    """A refusal in the words of its surface, with what it says in its headers."""
+    told = {**(headers or {}), **{name.decode(): value.decode() for name, value in failed.headers}}
     if failed.retry_after_s is not None:
         told["retry-after"] = str(failed.retry_after_s)
-    if failed.closes:
+    if failed.closes or _unread(request):
         told["connection"] = "close"
+    if failed.closes:
+        request.app.data.count(failed)
     return JSON(body, failed.status, told)
+
+
+def _unread(request: Request) -> bool:
+    """Whether a body is still to come that nobody will read: what follows it cannot be found."""
+    length = request.headers.get("content-length")
+    announced = "transfer-encoding" in request.headers if length is None else length != "0"
+    return announced and BODY_READ not in request.scope

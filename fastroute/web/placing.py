@@ -20,7 +20,7 @@ from fastroute.routing.descriptor import decode_route_request
 from fastroute.routing.placement import CHEAPEST, Route, place
 from fastroute.routing.record import answer, record
 from fastroute.web import desk
-from fastroute.web.envelope import JSON
+from fastroute.web.envelope import JSON, refused
 
 KEY_MAX = 255
 # A descriptor is kept with its decision for a month.
@@ -47,7 +47,7 @@ async def _answered(request: Request, *, explain: bool) -> Response:
         return await _placed(request, explain=explain)
     except Failed as failed:
         body = {"error": failed.code or failed.kind, "field": failed.param, "message": failed.message}
-        return JSON(body, failed.status, desk.headers_of(failed))
+        return refused(request, failed, body)
 
 
 async def _placed(request: Request, *, explain: bool) -> Response:

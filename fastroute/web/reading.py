@@ -60,6 +60,19 @@ def length_of(found: dict[bytes, bytes], limit: int) -> int:
     return length
 
 
+async def whole(found: dict[bytes, bytes], receive: Receive, limit: int) -> bytes:
+    """The body of a request whose headers are here; `Failed` when it is too large, too slow or stops half-way."""
+    length = length_of(found, limit)
+    if length == 0:
+        return b""
+    try:
+        async with asyncio.timeout(FIRST_BYTE_S):
+            begun = await receive()
+    except TimeoutError:
+        raise slow() from None
+    return await rest_of(receive, begun, length, limit)
+
+
 async def rest_of(receive: Receive, message: Mapping[str, Any], length: int, limit: int) -> bytes:
     """The whole body, of which the first message is here; `Failed` when it is too large, too slow or stops half-way."""
     patience = _Patience(asyncio.get_running_loop(), WHOLE_BODY_S)

@@ -30,8 +30,8 @@ _RETRYABLE: Final = frozenset({408, 409, 429, 500, 502, 503, 504})
 _PING: Final = sse.comment("ping")
 
 
-async def refusal(call: Call, failed: Failed) -> None:
-    """A refusal or failure in the envelope of the caller's dialect."""
+async def refusal(call: Call, failed: Failed, *, closes: bool = False) -> None:
+    """A refusal or failure in the envelope of the caller's dialect; `closes` where its connection is of no more use."""
     call.status = failed.status
     body = orjson.dumps(envelope(call, failed))
     headers = head(call, call.entry if call.attempts else None)
@@ -45,7 +45,7 @@ async def refusal(call: Call, failed: Failed) -> None:
         # Attempts were made already, or will be refused again: a client's own retry of a 402 or a dead key is noise.
         again = b"false" if failed.code in ("provider_not_configured", "upstream_key_rejected") else b"true"
         headers.append((b"x-should-retry", again))
-    if failed.closes:
+    if closes or failed.closes:
         headers.append((b"connection", b"close"))
     await call.send({"type": "http.response.start", "status": failed.status, "headers": headers})
     await call.send({"type": "http.response.body", "body": body})

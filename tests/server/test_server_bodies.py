@@ -17,6 +17,7 @@ from fastroute.web import reading
 
 LIMIT = 4 << 20
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\n"
+HEADS = [HEAD, b"POST /api/v1/budget/handshake HTTP/1.1\r\nhost: t\r\n"]  # a hot door, and one of the desk's
 START = b'{"model":"up:unread","messages":[{"role":"user","content":"'
 
 
@@ -93,12 +94,13 @@ def test_the_limits_of_patience_are_what_is_promised():
     assert (reading.FIRST_BYTE_S, reading.WHOLE_BODY_S) == (10.0, 30.0)
 
 
-def test_a_body_that_never_begins_is_given_up(gateway: kit.Gateway, upstream: kit.Upstream):
+@pytest.mark.parametrize("head", HEADS)
+def test_a_body_that_never_begins_is_given_up(gateway: kit.Gateway, head: bytes):
     """After the deadline for its first byte: 0.4 s here."""
     before = gateway.metric("fastroute_limit_total", what="body_slow")
     with gateway.connect() as sock:
         began = time.monotonic()
-        sock.sendall(HEAD + b"content-length: 200\r\n\r\n")
+        sock.sendall(head + b"content-length: 200\r\n\r\n")
         reader = kit.Reader(sock)
         assert reader.reply().status == 408
         assert 0.35 < time.monotonic() - began < 2
@@ -106,12 +108,13 @@ def test_a_body_that_never_begins_is_given_up(gateway: kit.Gateway, upstream: ki
     assert gateway.metric("fastroute_limit_total", what="body_slow") == before + 1
 
 
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_body_that_drips_is_given_up(gateway: kit.Gateway, upstream: kit.Upstream, chunked: bool):
+def test_a_body_that_drips_is_given_up(gateway: kit.Gateway, upstream: kit.Upstream, chunked: bool, head: bytes):
     """After the deadline for the whole, 0.8 s here, however steadily it comes."""
     with gateway.connect() as sock:
         began = time.monotonic()
-        sock.sendall(HEAD + (b"transfer-encoding: chunked\r\n\r\n" if chunked else b"content-length: 2000\r\n\r\n"))
+        sock.sendall(head + (b"transfer-encoding: chunked\r\n\r\n" if chunked else b"content-length: 2000\r\n\r\n"))
         sock.settimeout(0.05)
         answer = b""
         while b"\r\n\r\n" not in answer:

@@ -14,7 +14,7 @@ import uvloop
 kit = sys.modules["money_kit"]
 
 REVOKED = 500 if kit.TORTURE else 50
-REVOKED_MS = 100  # for the slowest of a hundred on a machine of its own; beside other tests, for most of them
+REVOKED_MS = 100
 CUT_S = 5.0
 
 
@@ -95,7 +95,7 @@ def test_a_revoked_key_is_refused_by_every_worker(house: kit.Houses, figure: Cal
         f"{REVOKED} keys revoked: refused by both workers after {kit.percentile(took_ms, 0.5):.1f} ms p50, "
         f"{p99:.1f} p99 (from asking to the last of 8 refusals); served after it was confirmed: 0"
     )
-    assert (p99 if kit.TORTURE else kit.percentile(took_ms, 0.5)) <= REVOKED_MS
+    assert p99 <= REVOKED_MS
 
 
 def test_the_open_streams_of_a_revoked_key_are_cut(house: kit.Houses, figure: Callable[[str], None]):

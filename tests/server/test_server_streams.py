@@ -62,8 +62,9 @@ def test_a_caller_who_does_not_read_holds_the_upstream_back(
     gateway: kit.Gateway, upstream: kit.Upstream, figure: Callable[[str], None]
 ):
     """Its stream costs little memory, others are served as before, and after the write deadline (1.5 s here) it ends."""
-    for _ in range(3):
+    for _ in range(20):
         gateway.ask("up:warm", "x" * 100_000, stream=True)
+        gateway.ask("up:other")
     (pid,) = gateway.workers
     aborted = gateway.metric("fastroute_stream_abort_total", side="down", phase="mid")
     before = rss_kib(pid)
@@ -79,7 +80,7 @@ def test_a_caller_who_does_not_read_holds_the_upstream_back(
         figure(
             f"a caller who does not read: {grown} KiB of RSS, {sent} KiB taken from upstream, others {others:.1f} ms"
         )
-        assert grown < 3072  # a MiB of the stream, and what an allocator takes at a time
+        assert grown < 2048
         assert asked.gone.wait(6)
         assert time.monotonic() - began < 5
     kit.wait_until(
@@ -250,7 +251,7 @@ def test_an_event_passes_as_it_comes(gateway: kit.Gateway, upstream: kit.Upstrea
     p50, p99 = statistics.median(added), sorted(added)[98]
     figure(f"added to an event every 20 ms: p50 {p50:.2f} ms, p99 {p99:.2f} ms")
     assert p50 < 5
-    assert sorted(added)[89] < 25
+    assert p99 < 25
 
 
 # --- callers who do nothing -----------------------------------------------------------------------------------------

@@ -10,16 +10,13 @@ database, no message between workers. The file outlives every process, so a rest
 
 from __future__ import annotations
 
-import fcntl
 import os
 import struct
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from mmap import mmap
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from fastroute import mapped
 from fastroute.errors import FastrouteError
 
 PLACES: Final = 1024
@@ -29,7 +26,6 @@ _HEADER: Final = 64
 _SIZE: Final = _HEADER + PLACES * 8
 _HEAD: Final = struct.Struct("<QQ16s")
 _MAGIC: Final = int.from_bytes(b"frBeat01", "little")
-_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 # A word: milliseconds of the monotonic clock (44 bits, 557 years), the queue (19), and whether it is leaving (1).
 _QUEUE_SHIFT: Final = 1
@@ -72,9 +68,9 @@ class Beats:
         """The table at this path, made if there is none, or if the one there is of another boot or not ours."""
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with _one_at_a_time(path.with_name(path.name + ".lock")):
+            with mapped.one_at_a_time(path.with_name(path.name + ".lock")):
                 fd = _usable(path)
-                fd = _make(path) if fd is None else fd
+                fd = mapped.make(path, _SIZE, _head()) if fd is None else fd
             try:
                 return cls(mmap(fd, _SIZE))
             finally:
@@ -99,17 +95,6 @@ class Beats:
         return Beat(word >> _AT_SHIFT, word >> _QUEUE_SHIFT & QUEUE_MAX, bool(word & _LEAVING))
 
 
-@contextmanager
-def _one_at_a_time(path: Path) -> Iterator[None]:
-    """The kernel lets go of the lock of a process that dies in the middle."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
-
-
 def _usable(path: Path) -> int | None:
     """The file as it is, if it can go on being used."""
     try:
@@ -122,28 +107,6 @@ def _usable(path: Path) -> int | None:
     return None
 
 
-def _make(path: Path) -> int:
-    unborn = path.with_name(path.name + ".new")
-    unborn.unlink(missing_ok=True)
-    fd = os.open(unborn, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        if sys.platform == "linux":
-            os.posix_fallocate(fd, 0, _SIZE)  # a store into a page the disk has no room for would be a SIGBUS
-        else:
-            os.ftruncate(fd, _SIZE)
-        os.pwrite(fd, _head(), 0)
-        unborn.rename(path)
-    except BaseException:
-        os.close(fd)
-        unborn.unlink(missing_ok=True)
-        raise
-    return fd
-
-
 def _head() -> bytes:
     """What begins a file that counts now. Where boots cannot be told apart, a beat of the last one may count for a while."""
-    try:
-        boot = bytes.fromhex(_BOOT_ID.read_text().strip().replace("-", ""))
-    except OSError:
-        boot = b""
-    return _HEAD.pack(_MAGIC, PLACES, boot)
+    return _HEAD.pack(_MAGIC, PLACES, mapped.boot_bytes())

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from fastroute import mapped
 from fastroute.errors import FastrouteError
 from fastroute.ledger import _journal
 
@@ -273,7 +274,7 @@ class Journal(_journal.Appender):
         fresh = path.with_suffix(".log.new")
         descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            _fill(descriptor, size)
+            mapped.allocate(descriptor, size)
             head = _HEAD.pack(_MAGIC, self.holder, number, size, self._life, 0)[:-4]
             seed = _journal.crc32c(head)
             os.pwrite(descriptor, head + seed.to_bytes(4, "little"), 0)
@@ -485,10 +486,7 @@ def boot_id() -> str:
     Where the kernel gives no such name it is the second of the boot by the wall clock. A step of that clock then looks
     like a boot, which charges too much and never too little.
     """
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return f"booted-{round(time.time() - time.clock_gettime(time.CLOCK_MONOTONIC))}"
+    return mapped.boot() or f"booted-{round(time.time() - time.clock_gettime(time.CLOCK_MONOTONIC))}"
 
 
 def _lock(directory: Path, holder: int, flags: int = 0) -> int | None:
@@ -507,21 +505,6 @@ def _lock(directory: Path, holder: int, flags: int = 0) -> int | None:
         raise
     os.close(descriptor)
     return None
-
-
-def _fill(descriptor: int, size: int) -> None:
-    """Allocate every block; where the system cannot, write zeros, which takes longer and comes to the same."""
-    if hasattr(os, "posix_fallocate"):
-        try:
-            os.posix_fallocate(descriptor, 0, size)
-            return
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-                raise
-    zeros = memoryview(bytes(1024 * 1024))
-    offset = 0
-    while offset < size:
-        offset += os.pwrite(descriptor, zeros[: size - offset], offset)
 
 
 def _lock_path(directory: Path, holder: int) -> Path:

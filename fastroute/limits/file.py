@@ -13,12 +13,10 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from mmap import mmap
 from pathlib import Path
 
+from fastroute import mapped
 from fastroute.errors import FastrouteError
 from fastroute.limits._table import HEADER, SLOT, SLOTS_MIN, WORKERS_MAX, Table
 
@@ -30,7 +28,6 @@ SLOTS_MAX = 1 << 22
 _MAGIC = int.from_bytes(b"frLimi01", "little")
 _HEAD = struct.Struct("<QQQQQ16s16s")
 _SECRET = 56
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class LimitsError(FastrouteError):
@@ -67,9 +64,10 @@ def open_table(path: Path, worker: int, *, slots: int = SLOTS, window_s: int = W
     slots = 1 << (slots - 1).bit_length()
     size = HEADER + slots * SLOT
     try:
-        with _one_at_a_time(path.with_name(path.name + ".lock")):
+        with mapped.one_at_a_time(path.with_name(path.name + ".lock")):
             fd, alone = _join(path, size, (_MAGIC, slots, window_s * 1000))
             try:
+                fcntl.flock(fd, fcntl.LOCK_SH)
                 memory = mmap(fd, size)
                 table = Table(memory, worker)
                 if alone:
@@ -95,19 +93,8 @@ def in_memory(worker: int = 0, *, slots: int = SLOTS_MIN * 64, window_s: int = W
     return Shared(Table(memory, worker), secret, -1)
 
 
-@contextmanager
-def _one_at_a_time(path: Path) -> Iterator[None]:
-    """The kernel lets go of the lock of a process that dies in the middle."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
-
-
 def _join(path: Path, size: int, shape: tuple[int, int, int]) -> tuple[int, bool]:
-    """The file, with a shared lock, and whether nobody else has it."""
+    """The file, and whether nobody else has it."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -118,12 +105,11 @@ def _join(path: Path, size: int, shape: tuple[int, int, int]) -> tuple[int, bool
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             alone = False
-        boot = _boot()
+        boot = mapped.boot_bytes()
         # Where boots cannot be told apart, a file nobody uses may be of an earlier one.
-        if os.fstat(fd).st_size == size and (boot or not alone):
+        if os.fstat(fd).st_size == size and (any(boot) or not alone):
             head = _HEAD.unpack(os.pread(fd, _HEAD.size, 0))
-            if head[:3] == shape and head[5] == boot.ljust(16, b"\0"):
-                fcntl.flock(fd, fcntl.LOCK_SH)
+            if head[:3] == shape and head[5] == boot:
                 return fd, alone
     except BaseException:
         os.close(fd)
@@ -134,27 +120,5 @@ def _join(path: Path, size: int, shape: tuple[int, int, int]) -> tuple[int, bool
 
 
 def _make(path: Path, size: int, shape: tuple[int, int, int]) -> int:
-    unborn = path.with_name(path.name + ".new")
-    unborn.unlink(missing_ok=True)
-    fd = os.open(unborn, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        if sys.platform == "linux":
-            os.posix_fallocate(fd, 0, size)  # a store into a page the disk has no room for would be a SIGBUS
-        else:
-            os.ftruncate(fd, size)
-        os.pwrite(fd, _HEAD.pack(*shape, 0, 0, _boot(), os.urandom(16)), 0)
-        fcntl.flock(fd, fcntl.LOCK_SH)
-        unborn.rename(path)
-    except BaseException:
-        os.close(fd)
-        unborn.unlink(missing_ok=True)
-        raise
-    return fd
-
-
-def _boot() -> bytes:
-    """Which boot of the machine this is; nothing where that is not told."""
-    try:
-        return bytes.fromhex(_BOOT_ID.read_text().strip().replace("-", ""))
-    except OSError:
-        return b""
+    head = _HEAD.pack(*shape, 0, 0, mapped.boot_bytes(), os.urandom(16))
+    return mapped.make(path, size, head)

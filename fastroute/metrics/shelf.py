@@ -15,13 +15,13 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-import sys
 from collections.abc import Iterator
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from msgspec import Struct
 
+from fastroute import mapped
 from fastroute.errors import FastrouteError
 from fastroute.metrics._slots import Slots, acquire
 from fastroute.metrics.table import FINGERPRINT, METRICS
@@ -87,10 +87,7 @@ def create(path: Path) -> tuple[Shelf, int]:
         fd = os.open(unborn, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if sys.platform == "linux":
-                os.posix_fallocate(fd, 0, SIZE)  # a store into a page the disk has no room for would be a SIGBUS
-            else:
-                os.write(fd, bytes(SIZE))
+            mapped.allocate(fd, SIZE)
             shelf = Shelf(mmap(fd, SIZE))
             unborn.rename(path)
         except OSError:

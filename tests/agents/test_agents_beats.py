@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fastroute import beats as module
+from fastroute import mapped
 from fastroute.beats import PLACES, QUEUE_MAX, Beat, Beats, BeatsError
 
 
@@ -61,7 +61,7 @@ def test_another_boots_table_begins_anew(tmp_path: Path, monkeypatch: pytest.Mon
     Beats.open(tmp_path / "agents").beat(3, 99)
     other = tmp_path / "boot_id"
     other.write_text("00000000-0000-0000-0000-000000000001\n")
-    monkeypatch.setattr(module, "_BOOT_ID", other)
+    monkeypatch.setattr(mapped, "BOOT_ID", other)
     assert Beats.open(tmp_path / "agents").last(3) is None
 
 

@@ -17,7 +17,20 @@ from fastroute import errors
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "fastroute"
 
-GROUND = {"_core", "_now", "_heads", "_scan", "_sweep", "domain", "errors", "clock", "money", "config", "redaction"}
+GROUND = {
+    "_core",
+    "_now",
+    "_heads",
+    "_scan",
+    "_sweep",
+    "domain",
+    "errors",
+    "clock",
+    "money",
+    "config",
+    "redaction",
+    "mapped",
+}
 ROOMS = {
     "beats",
     "weights",

@@ -6,8 +6,8 @@ import stat
 
 import pytest
 
+from fastroute import mapped
 from fastroute.limits import Limiter, LimitsError, Pass
-from fastroute.limits import file as keeping
 from fastroute.limits._table import HEADER, SLOT
 
 LIMITS = [(7, 2, None, 2)]
@@ -71,12 +71,12 @@ def test_another_boot_is_another_table(opened, monkeypatch):
     one = opened()
     one.admit(LIMITS, 0, 0)
     one.close()
-    monkeypatch.setattr(keeping, "_boot", lambda: b"another boot....")
+    monkeypatch.setattr(mapped, "boot", lambda: "00000000-0000-0000-0000-000000000001")
     assert opened().table.identities == 0
 
 
 def test_where_boots_are_not_told_a_table_nobody_uses_is_made_anew(opened, monkeypatch, tmp_path):
-    monkeypatch.setattr(keeping, "_BOOT_ID", tmp_path / "none")
+    monkeypatch.setattr(mapped, "BOOT_ID", tmp_path / "none")
     one = opened()
     one.admit(LIMITS, 0, 0)
     assert opened(1).table.identities == 1

@@ -5,7 +5,6 @@ Only requests whose policy keeps answers, or compares them, are listened to.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from typing import Any, Final
 
 import orjson
@@ -13,7 +12,7 @@ from msgspec import Struct
 
 from fastroute import _scan
 from fastroute.upstreams.dialect import Dialect, DialectError, parse
-from fastroute.upstreams.upstream import Exchange
+from fastroute.upstreams.upstream import Exchange, Wrapped
 
 # What is copied of one answer: the text that is kept of it is far shorter.
 COPY_MAX: Final = 1 << 20
@@ -32,11 +31,11 @@ class Heard(Struct, frozen=True):
         return bool(self.text.strip()) or self.calls > 0
 
 
-class Tap:
+class Tap(Wrapped):
     """An exchange whose answer is copied on its way to whoever reads it."""
 
     def __init__(self, exchange: Exchange, dialect: Dialect, operation: str, stream: bool) -> None:
-        self._exchange = exchange
+        super().__init__(exchange)
         self._dialect = dialect
         self._operation = operation
         self._stream = stream
@@ -44,38 +43,11 @@ class Tap:
         self._room = COPY_MAX
         self._cut = False
 
-    @property
-    def status(self) -> int:
-        return self._exchange.status
-
-    @property
-    def sent(self) -> bool:
-        return self._exchange.sent
-
-    @property
-    def complete(self) -> bool:
-        return self._exchange.complete
-
-    def header(self, name: bytes) -> bytes | None:
-        return self._exchange.header(name)
-
-    def answer(self) -> bool:
-        return self._exchange.answer()
-
-    def coming(self) -> Awaitable[None]:
-        return self._exchange.coming()
-
     async def read(self, limit: int = 1 << 20) -> bytes:
         return self._copied(await self._exchange.read(limit))
 
     async def chunk(self) -> bytes:
         return self._copied(await self._exchange.chunk())
-
-    def committed(self) -> None:
-        self._exchange.committed()
-
-    def stop(self) -> None:
-        self._exchange.stop()
 
     def _copied(self, data: bytes) -> bytes:
         if data and self._room > 0:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import zlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final
 
@@ -33,7 +33,7 @@ from fastroute.upstreams.dialect import Dialect
 from fastroute.upstreams.google import Google
 from fastroute.upstreams.openai import OpenAI
 from fastroute.upstreams.pool import Deadlines
-from fastroute.upstreams.upstream import Exchange, Upstream
+from fastroute.upstreams.upstream import Exchange, Upstream, Wrapped
 
 log = logging.getLogger("fastroute.policies")
 
@@ -346,38 +346,18 @@ def _instruct(surface: str, body: dict[str, Any], text: str) -> None:
                 body["systemInstruction"] = {"parts": [{"text": text}]}
 
 
-class Gate:
+class Gate(Wrapped):
     """An exchange whose first bytes are held back for a moment: what breaks within it was never told to anybody."""
 
     def __init__(self, exchange: Exchange, loop: asyncio.AbstractEventLoop, until: float) -> None:
-        self._exchange = exchange
+        super().__init__(exchange)
         self._loop = loop
         self._until = until
         self._early: asyncio.Task[bytes] | None = None  # a read that the gate's end did not wait for
 
     @property
-    def status(self) -> int:
-        return self._exchange.status
-
-    @property
-    def sent(self) -> bool:
-        return self._exchange.sent
-
-    @property
     def complete(self) -> bool:
         return self._early is None and self._exchange.complete
-
-    def header(self, name: bytes) -> bytes | None:
-        return self._exchange.header(name)
-
-    def answer(self) -> bool:
-        return self._exchange.answer()
-
-    def coming(self) -> Awaitable[None]:
-        return self._exchange.coming()
-
-    async def read(self, limit: int = 1 << 20) -> bytes:
-        return await self._exchange.read(limit)
 
     async def chunk(self) -> bytes:
         early, self._early = self._early, None
@@ -399,12 +379,6 @@ class Gate:
                 break
             data += more
         return data
-
-    def committed(self) -> None:
-        self._exchange.committed()
-
-    def stop(self) -> None:
-        self._exchange.stop()
 
 
 def _heard(reading: asyncio.Task[bytes]) -> None:

@@ -49,6 +49,46 @@ class Exchange(Protocol):
     def stop(self) -> None: ...
 
 
+class Wrapped:
+    """An exchange around another, for who changes a little of it: the rest is the other's."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    @property
+    def status(self) -> int:
+        return self._exchange.status
+
+    @property
+    def sent(self) -> bool:
+        return self._exchange.sent
+
+    @property
+    def complete(self) -> bool:
+        return self._exchange.complete
+
+    def header(self, name: bytes) -> bytes | None:
+        return self._exchange.header(name)
+
+    def answer(self) -> bool:
+        return self._exchange.answer()
+
+    def coming(self) -> Awaitable[None]:
+        return self._exchange.coming()
+
+    async def read(self, limit: int = 1 << 20) -> bytes:
+        return await self._exchange.read(limit)
+
+    async def chunk(self) -> bytes:
+        return await self._exchange.chunk()
+
+    def committed(self) -> None:
+        self._exchange.committed()
+
+    def stop(self) -> None:
+        self._exchange.stop()
+
+
 # The status alone says whom to ask next; its words are worth a moment.
 ERROR_BODY_S = 2.0
 ERROR_BYTES_MAX = 262_144

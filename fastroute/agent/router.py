@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from typing import Any, Final
-from urllib.parse import urlsplit
-
-import msgspec
 
 from fastroute.errors import FastrouteError
 from fastroute.upstreams.faults import UpstreamFault
-from fastroute.upstreams.pool import Deadlines, Origin, Pool, request_head
+from fastroute.upstreams.pool import Deadlines, Pool
+from fastroute.upstreams.questions import Questions
 
-_ANSWER_MAX: Final = 1 << 20
 _WORDS_MAX: Final = 400
 _PATIENCE_MS: Final = 5000
 _DEADLINES: Final = Deadlines(
@@ -37,11 +34,8 @@ class Router:
 
     def __init__(self, address: str, token: str | None, pool: Pool) -> None:
         self.address = address
-        parts = urlsplit(address)
         self._token = token
-        self._pool = pool
-        self._prefix = parts.path.rstrip("/")
-        self.origin = Origin.of(address)
+        self._questions = Questions(address, token, pool, _DEADLINES)
 
     async def register(self, name: str, endpoint: str, models: tuple[str, ...], *, key: bool) -> str | None:
         """The key that the router will show, where one is asked for."""
@@ -57,24 +51,10 @@ class Router:
         await self._ask("/heartbeat", {**said, "draining": True} if draining else said)
 
     async def _ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        headers = [("content-type", "application/json")]
-        if self._token is not None:
-            headers.append(("authorization", f"Bearer {self._token}"))
-        head = request_head("POST", f"{self._prefix}{path}", self.origin.authority, headers)
         try:
-            exchange = await self._pool.exchange(self.origin, head, msgspec.json.encode(body), _DEADLINES)
-            try:
-                said = await exchange.read(_ANSWER_MAX)
-            except BaseException:
-                exchange.stop()
-                raise
+            status, told = await self._questions.ask(path, body)
         except UpstreamFault as fault:
             raise RouterAway(f"the router {self.address} cannot be asked: {fault.message}") from None
-        try:
-            told = msgspec.json.decode(said)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            told = None
-        status = exchange.status
         if 200 <= status < 300 and isinstance(told, dict):
             return told
         message = f"the router {self.address} answers {path} with {status}: {self._words(told)}"

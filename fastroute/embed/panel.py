@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from typing import Any, Final
-from urllib.parse import urlsplit
-
-import msgspec
 
 from fastroute.errors import FastrouteError
 from fastroute.upstreams.faults import UpstreamFault
-from fastroute.upstreams.pool import Deadlines, Origin, Pool, request_head
+from fastroute.upstreams.pool import Deadlines, Pool
+from fastroute.upstreams.questions import Questions
 
-_ANSWER_MAX: Final = 1 << 20
 _WORDS_MAX: Final = 200
 _AGAIN: Final = frozenset({408, 425, 429})
 
@@ -35,38 +32,20 @@ class Panel:
     """One panel, asked with one agent's token."""
 
     def __init__(self, address: str, token: str, pool: Pool, patience_s: float) -> None:
-        parts = urlsplit(address)
         self.address = address
         self.token = token
-        self._pool = pool
-        self._prefix = parts.path.rstrip("/")
-        self._origin = Origin.of(address)
         ms = int(patience_s * 1000)
-        self._deadlines = Deadlines(connect_ms=ms, first_chunk_ms=ms, idle_ms=ms, total_ms=ms)
+        deadlines = Deadlines(connect_ms=ms, first_chunk_ms=ms, idle_ms=ms, total_ms=ms)
+        self._questions = Questions(address, token, pool, deadlines)
 
     async def ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The answer to a question; `PanelError` for a refusal and for everything else that is none."""
-        head = request_head(
-            "POST",
-            f"{self._prefix}/api/v1{path}",
-            self._origin.authority,
-            [("content-type", "application/json"), ("authorization", f"Bearer {self.token}")],
-        )
         try:
-            exchange = await self._pool.exchange(self._origin, head, msgspec.json.encode(body), self._deadlines)
-            try:
-                said = await exchange.read(_ANSWER_MAX)
-            except BaseException:
-                exchange.stop()
-                raise
+            status, told = await self._questions.ask(f"/api/v1{path}", body)
         except UpstreamFault as fault:
             raise PanelError(f"the panel at {self.address} cannot be asked: {fault.message}") from None
-        try:
-            told = msgspec.json.decode(said)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            told = None
-        if not 200 <= exchange.status < 300:
-            raise self._refusal(exchange.status, told)
+        if not 200 <= status < 300:
+            raise self._refusal(status, told)
         if not isinstance(told, dict):
             raise PanelError(f"the panel at {self.address} answered {path} with something that is no JSON object")
         return told

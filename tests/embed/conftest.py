@@ -19,7 +19,7 @@ Play = Callable[["Handler", dict[str, Any]], None]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection; `say` answers with JSON."""
+    """One connection; `say` answers with JSON, or with bytes as they are."""
 
     protocol_version = "HTTP/1.1"
     server: Any
@@ -37,7 +37,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.play(self, body)
 
     def say(self, status: int, body: Any) -> None:
-        data = json.dumps(body).encode()
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(data)))

@@ -82,6 +82,7 @@ def test_r_a2_a_strict_router_raises_instead(leased, kit):
         ("/budget/handshake", 200, {"budget_granted": 10**30, "lease_id": "l"}),
         ("/budget/handshake", 200, {"budget_granted": 5}),
         ("/budget/handshake", 200, {"budget_granted": 5, "lease_id": "l\r\nx: y"}),
+        pytest.param("/budget/handshake", 200, b"[" * 100_000, id="nested without end"),
     ],
 )
 def test_r_a2_a_panel_that_talks_nonsense_is_no_budget(leased, panel, kit, upstream, path, status, body):

@@ -194,27 +194,30 @@ class _Bench:
             self.step(f"{count} keys")
             peer = _Many(count)
             with self.gateway(peer) as subject:
-                request = subject.request(traffic.body(500))
-                slots = {
-                    "slots": b"".join(peer.tokens),
-                    "slot_at": request.index(peer.tokens[0]),
-                    "slot_size": len(peer.tokens[0]),
-                }
-                cold, warm = self.twice(subject, count, slots)
-                points.append(
-                    Point(
-                        f"{count:,}",
-                        count,
-                        [cold.tree_us, warm.tree_us, warm.worker_us, _mib(warm.pss_kib), subject.ready_s],
-                    )
-                )
-        return Curve(
-            title="Keys, each under its own budget, asked in turn",
-            across="keys",
-            units=["CPU us, first use among them", "CPU us, all in use", "worker us", "MiB", "first 200, s"],
-            points=points,
-            law=law(points, 1, "CPU a request with all in use", "us"),
-        )
+                points.append(self.turns(subject, subject.request(traffic.body(500)), peer.tokens))
+        return _in_turn("Keys, each under its own budget, asked in turn", "keys", points)
+
+    def models(self) -> Curve:
+        points = []
+        for count in MODELS:
+            self.step(f"{count} models")
+            peer = _Models(count)
+            body = traffic.body(500, model=peer.names[0])
+            with self.gateway(peer, body=body) as subject:
+                points.append(self.turns(subject, subject.request(body), [name.encode() for name in peer.names]))
+        return _in_turn("Models in the catalog, asked for in turn", "models", points)
+
+    def turns(self, subject: Subject, request: bytes, words: list[bytes]) -> Point:
+        """One request whose first word gives way to each of the others in turn, all of one length."""
+        more = {
+            "request": request,
+            "slots": b"".join(words),
+            "slot_at": request.index(words[0]),
+            "slot_size": len(words[0]),
+        }
+        cold, warm = self.twice(subject, len(words), more)
+        figures = [cold.tree_us, warm.tree_us, warm.worker_us, _mib(warm.pss_kib), subject.ready_s]
+        return Point(f"{len(words):,}", len(words), figures)
 
     def twice(self, subject: Subject, count: int, more: dict[str, Any]) -> tuple[Sample, Sample]:
         """From the first request on, and again when every one of so many has had its turn."""
@@ -225,37 +228,6 @@ class _Bench:
         warm = sample(subject, phase, 0, self.upstream, self.load, more={**more, "warm_s": turn_s})
         _sound(warm.told.failures)
         return cold, warm
-
-    def models(self) -> Curve:
-        points = []
-        for count in MODELS:
-            self.step(f"{count} models")
-            peer = _Models(count)
-            body = traffic.body(500, model=peer.names[0])
-            with self.gateway(peer, body=body) as subject:
-                request = subject.request(body)
-                names = [name.encode() for name in peer.names]
-                more = {
-                    "request": request,
-                    "slots": b"".join(names),
-                    "slot_at": request.index(names[0]),
-                    "slot_size": len(names[0]),
-                }
-                cold, warm = self.twice(subject, count, more)
-                points.append(
-                    Point(
-                        f"{count:,}",
-                        count,
-                        [cold.tree_us, warm.tree_us, warm.worker_us, _mib(warm.pss_kib), subject.ready_s],
-                    )
-                )
-        return Curve(
-            title="Models in the catalog, asked for in turn",
-            across="models",
-            units=["CPU us, first use among them", "CPU us, all in use", "worker us", "MiB", "first 200, s"],
-            points=points,
-            law=law(points, 1, "CPU a request with all in use", "us"),
-        )
 
     def streams(self) -> Curve:
         points = []
@@ -339,6 +311,16 @@ def receipts(wanted: int, step: Step) -> Curve:
         points=points,
         law=said,
         log=False,
+    )
+
+
+def _in_turn(title: str, across: str, points: list[Point]) -> Curve:
+    return Curve(
+        title=title,
+        across=across,
+        units=["CPU us, first use among them", "CPU us, all in use", "worker us", "MiB", "first 200, s"],
+        points=points,
+        law=law(points, 1, "CPU a request with all in use", "us"),
     )
 
 

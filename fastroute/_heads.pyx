@@ -21,7 +21,9 @@ PASSED = frozenset(
     {b"openai-organization", b"openai-project", b"openai-beta", b"anthropic-version", b"anthropic-beta"}
 )
 cdef frozenset ONCE = SINGLE
-cdef frozenset WANTED = SINGLE | PASSED | {b"user-agent", b"idempotency-key", b"expect", b"cache-control", b"x-cache"}
+cdef frozenset WANTED = SINGLE | PASSED | {
+    b"user-agent", b"idempotency-key", b"expect", b"cache-control", b"x-cache", b"origin",
+}
 
 cdef tuple KEYED = (b"x-api-key", b"x-goog-api-key")
 

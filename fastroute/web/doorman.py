@@ -6,6 +6,7 @@ What is known in this worker is answered at once; only a token that was not seen
 from __future__ import annotations
 
 import hmac
+import platform
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from fastroute.ledger.tokens import PREFIXES, well_formed
 from fastroute.ledger.unlimited import Unlimited
 from fastroute.limits import Addresses, Exceeded, Limiter
 from fastroute.metrics import Metrics
-from fastroute.web import reading
+from fastroute.web import reading, visitors
 from fastroute.web._door import DoorCore
 
 # What an answer without a cap counts for until its usage is known: a rate is no budget, and is put right afterwards.
@@ -50,6 +51,7 @@ class Doorman(DoorCore):
         self._anonymous = config.limits.anonymous_requests
         # An open house is for this machine alone, whatever became of the keys that were there when it began to serve.
         self._open = is_loopback(config.server.host)
+        self._own_name = platform.node().lower()
         self.guards = self._static is not None or teller is not None
         self._plain = self._static is None and teller is not None
 
@@ -65,9 +67,15 @@ class Doorman(DoorCore):
         if teller is None:
             return self._nobody
         if given is None or not given.startswith(_OURS):
-            return self._nobody if self._open and self._static is None and teller.open_house else None
+            return self._visitor(found) if self._open and self._static is None and teller.open_house else None
         account = teller.known(given.encode("latin-1"))
         return account if isinstance(account, Account) and account.state == "live" else None
+
+    def _visitor(self, found: dict[bytes, bytes]) -> Account | Unlimited:
+        """Whoever comes to an open house; `Failed` 403 where a page of somebody else's sends its reader's browser."""
+        if not visitors.at_home(found, self._own_name):
+            raise Failed(403, "permission_error", "browser_refused", visitors.refusal(found))
+        return self._nobody
 
     async def find(self, found: dict[bytes, bytes], query: bytes, scope: Mapping[str, Any]) -> Account | Unlimited:
         """The same, asking whoever keeps the books."""
@@ -78,7 +86,7 @@ class Doorman(DoorCore):
             return await self.holder(given.encode("latin-1"), scope)
         try:
             if self._open and self._static is None and await teller.house():
-                return self._nobody
+                return self._visitor(found)
         except BooksUnreachable as error:
             raise _unreachable(error) from None
         if given is None:

@@ -1,4 +1,4 @@
-"""What the store's tests share: a database to spoil, and children in processes of their own."""
+"""What the ledger's tests share: a database to spoil, a book, and children in processes of their own."""
 
 import os
 import subprocess
@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 import fastroute.errors
+from fastroute.ledger.book import Budget
 from fastroute.ledger.registry import ModelRow, Registry
 from fastroute.ledger.sqlite import Store
+from tests.ledger.book_kit import House
 
 ROOT = Path(fastroute.errors.__file__).parents[1]
 
@@ -62,3 +64,11 @@ def child() -> Iterator[Child]:
         if process.poll() is None:
             process.kill()
         process.communicate(timeout=10)
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    """A book with one key of a thousand microdollars, which finds no fault with itself when the test is over."""
+    house = House(Budget("microdollar", 1000))
+    yield house
+    assert house.book.check() == []

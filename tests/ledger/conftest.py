@@ -1,18 +1,23 @@
-"""What the ledger's tests share: a database to spoil, a book, and children in processes of their own."""
+"""What the ledger's tests share: a database to spoil, a book, and bookkeepers and children in processes of their own."""
 
+import contextlib
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import fastroute.errors
 from fastroute.ledger.book import Budget
+from fastroute.ledger.memory import Memory
 from fastroute.ledger.registry import ModelRow, Registry
 from fastroute.ledger.sqlite import Store
 from tests.ledger.book_kit import House
+from tests.ledger.bookkeeper_kit import FORK, Here, Started, Wire
 
 ROOT = Path(fastroute.errors.__file__).parents[1]
 
@@ -72,3 +77,47 @@ def house() -> Iterator[House]:
     house = House(Budget("microdollar", 1000))
     yield house
     assert house.book.check() == []
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def start() -> Iterator[Started]:
+    """Processes of a house, all of which are gone at its end."""
+    processes: list[BaseProcess] = []
+
+    def started(target: Callable[..., None], *args: Any) -> BaseProcess:
+        process = FORK.Process(target=target, args=args)
+        process.start()
+        processes.append(process)
+        return process
+
+    yield started
+    for process in processes:
+        if process.is_alive():
+            process.kill()
+        process.join(5)
+
+
+@pytest.fixture
+def closed() -> Iterator[None]:
+    """No connection outlives its test."""
+    yield
+    while Wire.opened:
+        Wire.opened.pop().close()
+
+
+@pytest.fixture
+def here(state: Path) -> Iterator[Callable[[Memory], Here]]:
+    """Bookkeepers in threads of this process, all of which have stopped at its end."""
+    with contextlib.ExitStack() as stack:
+
+        def made(store: Memory) -> Here:
+            one = Here(state, store)
+            stack.callback(one.close)
+            return one
+
+        yield made

@@ -5,7 +5,6 @@ A missing SDK is a failure, not a skip: these tests are what says that real clie
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import signal
@@ -23,13 +22,7 @@ import httpx
 import openai
 import pytest
 
-# Test folders are no packages, so the kit is loaded by its path.
-_spec = importlib.util.spec_from_file_location("fake_providers", Path(__file__).with_name("fake_providers.py"))
-assert _spec is not None
-assert _spec.loader is not None
-fake = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = fake
-_spec.loader.exec_module(fake)
+from tests.sdk.fake_providers import FakeProviders
 
 KEY = "router-key-of-the-tests"
 CONFIG = """
@@ -91,7 +84,7 @@ class Gateway:
 
 @pytest.fixture(scope="session")
 def providers() -> Iterator[Any]:
-    providers = fake.FakeProviders()
+    providers = FakeProviders()
     yield providers
     providers.close()
 

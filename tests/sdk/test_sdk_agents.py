@@ -9,7 +9,8 @@ import anthropic
 import httpx
 import openai
 import pytest
-from fake_providers import CITIES, TEXT
+
+from tests.sdk.fake_words import CITIES, TEXT
 
 SHELL: Any = {
     "type": "function",

@@ -7,8 +7,9 @@ from typing import Any
 
 import anthropic
 import pytest
-from fake_providers import AFTER_TOOLS, CITIES, SIGNATURE, TEXT, THOUGHT, USAGE
 from pydantic import BaseModel
+
+from tests.sdk.fake_words import AFTER_TOOLS, CITIES, SIGNATURE, TEXT, THOUGHT, USAGE
 
 HELLO: Any = [{"role": "user", "content": "Hello"}]
 BOTH: Any = [{"role": "user", "content": "How is the weather in both cities?"}]

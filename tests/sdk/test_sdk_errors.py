@@ -7,7 +7,8 @@ from typing import Any
 
 import openai
 import pytest
-from fake_providers import TEXT
+
+from tests.sdk.fake_words import TEXT
 
 HELLO: Any = [{"role": "user", "content": "Hello"}]
 

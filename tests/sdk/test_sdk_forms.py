@@ -7,7 +7,8 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from fake_providers import TRANSCRIPT
+
+from tests.sdk.fake_words import TRANSCRIPT
 
 SOUND = b"RIFF\x00\xff\r\n--not-the-boundary\r\n" + bytes(range(256)) * 64
 PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 16

@@ -12,7 +12,8 @@ import anthropic
 import httpx
 import openai
 import pytest
-from fake_providers import CITIES, TEXT, USAGE
+
+from tests.sdk.fake_words import CITIES, TEXT, USAGE
 
 HELLO = "Hello"
 WEATHER: Any = {

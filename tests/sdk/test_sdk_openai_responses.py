@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 import openai
 import pytest
-from fake_providers import AFTER_TOOLS, CITIES, TEXT, USAGE
 from pydantic import BaseModel
+
+from tests.sdk.fake_words import AFTER_TOOLS, CITIES, TEXT, USAGE
 
 WEATHER: Any = {
     "type": "function",

@@ -7,7 +7,8 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from fake_providers import AUDIO
+
+from tests.sdk.fake_words import AUDIO
 
 
 def test_moderations_pass(oai: openai.OpenAI, gateway: Any) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from fake_providers import TEXT
 
 from fastroute.call import Call
 from fastroute.domain import Entry, ModelRef
 from fastroute.gateway import SURFACES
 from fastroute.web import telling
+from tests.sdk.fake_words import TEXT
 
 CHAT: Any = {"model": "gpt", "messages": [{"role": "user", "content": "Hello"}]}
 

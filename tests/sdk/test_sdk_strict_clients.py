@@ -9,12 +9,12 @@ from typing import Any
 import anthropic
 import httpx
 import pytest
-from fake_providers import CITIES, TEXT
 
 from fastroute.call import Call
 from fastroute.domain import Entry, ModelRef
 from fastroute.gateway import SURFACES
 from fastroute.web import telling
+from tests.sdk.fake_words import CITIES, TEXT
 
 MISTRAL = {"user-agent": "speakeasy-sdk/python 3.7.0 2.935.1 1.0.0 mistralai"}
 TOOL: Any = {

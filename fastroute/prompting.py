@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Any, Final
@@ -43,7 +41,7 @@ from fastroute.upstreams.faults import UpstreamFault
 from fastroute.upstreams.inprocess import EVENT_STREAM, Script, ScriptedExchange
 from fastroute.upstreams.pool import Deadlines, Pool
 from fastroute.upstreams.upstream import Upstream
-from fastroute.visiting import PLACE, Started, visit
+from fastroute.visiting import PLACE, Started, interrupts, visit
 
 # What a run of the command knows of latencies is what the last receipts tell.
 _RECEIPTS_READ: Final = 200
@@ -292,24 +290,6 @@ class _Writer:
         if isinstance(text, str) and text:
             self._parts.append(text)
             self._write(text)
-
-
-@contextmanager
-def interrupts(leave: Callable[[], object]) -> Iterator[None]:
-    """Ctrl-C is the caller's leaving: what was begun is settled before the command ends."""
-    loop = asyncio.get_running_loop()
-    stops = (signal.SIGINT, signal.SIGTERM)
-    try:
-        for number in stops:
-            loop.add_signal_handler(number, leave)
-    except (ValueError, RuntimeError):  # not in the main thread, where signals do not arrive
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number in stops:
-            loop.remove_signal_handler(number)
 
 
 # --- what is told ---------------------------------------------------------------------------------------------------

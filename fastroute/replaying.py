@@ -32,12 +32,11 @@ from fastroute.limits import Exceeded, Limiter
 from fastroute.metrics import Metrics
 from fastroute.money import usd_from_microdollars
 from fastroute.policies import STRUCTURE, Policy, load_policies
-from fastroute.prompting import interrupts
 from fastroute.ruling import Rules
 from fastroute.settle import bound
 from fastroute.standalone import stands_alone
 from fastroute.upstreams.pool import Pool
-from fastroute.visiting import PLACE, visit
+from fastroute.visiting import PLACE, interrupts, visit
 from fastroute.weighing import Line, Measured, Pair, patched, weigh
 
 _PAGE: Final = 200

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -120,6 +120,24 @@ async def visit(config: Config, clock: Clock, started: Started | None = None) ->
             await teller.close()
         if ours is not None:
             ours.see_off()
+
+
+@contextmanager
+def interrupts(leave: Callable[[], object]) -> Iterator[None]:
+    """Ctrl-C is the visitor's leaving: what was begun is settled before the command ends."""
+    loop = asyncio.get_running_loop()
+    stops = (signal.SIGINT, signal.SIGTERM)
+    try:
+        for number in stops:
+            loop.add_signal_handler(number, leave)
+    except (ValueError, RuntimeError):  # not in the main thread, where signals do not arrive
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number in stops:
+            loop.remove_signal_handler(number)
 
 
 def _start(config: Config) -> Started:

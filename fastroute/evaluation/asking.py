@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import orjson
@@ -26,7 +25,7 @@ from fastroute.ledger.teller import Teller
 from fastroute.metrics import Metrics
 from fastroute.ruling import latency_window
 from fastroute.upstreams.pool import Pool
-from fastroute.visiting import visit
+from fastroute.visiting import interrupts, visit
 
 # The longest answer that is asked for, so that what a run can cost is known before it begins.
 OUTPUT_CAP: Final = 1024
@@ -60,7 +59,7 @@ async def asking(trial: Trial, clock: Clock | None = None) -> AsyncIterator[InPr
     async with visit(trial.config, clock) as teller:
         asker = InProcess(gateway, teller)
         try:
-            with _interrupts(asker):
+            with interrupts(asker.leave):
                 yield asker
         finally:
             await pool.aclose()
@@ -164,21 +163,3 @@ async def _silence() -> Any:
 
 async def _nowhere(message: Any) -> None:
     """Answers are taken whole."""
-
-
-@contextmanager
-def _interrupts(asker: InProcess) -> Iterator[None]:
-    """Ctrl-C ends the attempts that are under way, settled, before it ends the command."""
-    loop = asyncio.get_running_loop()
-    stops = (signal.SIGINT, signal.SIGTERM)
-    try:
-        for number in stops:
-            loop.add_signal_handler(number, asker.leave)
-    except (ValueError, RuntimeError):  # not in the main thread, where signals do not arrive
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number in stops:
-            loop.remove_signal_handler(number)

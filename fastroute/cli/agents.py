@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import click
@@ -27,11 +26,11 @@ def command() -> None:
 
 @command.command("list")
 @books.common
-def list_(config_path: Path | None, state_dir: str | None, as_json: bool) -> None:
+def list_(where: books.Where, as_json: bool) -> None:
     """Every agent: whether it is asked, where it is, what it has to do, and what it offers."""
-    with books.desk(config_path, state_dir) as ask:
+    with where.desk() as ask:
         found = ask("agents.list")
-    config = books.settings(config_path, state_dir)
+    config = where.settings()
     shown = told(config, found)
     if as_json:
         books.print_json(shown)
@@ -57,9 +56,9 @@ def list_(config_path: Path | None, state_dir: str | None, as_json: bool) -> Non
 @command.command("remove")
 @click.argument("name")
 @books.common
-def remove(config_path: Path | None, state_dir: str | None, as_json: bool, name: str) -> None:
+def remove(where: books.Where, as_json: bool, name: str) -> None:
     """Take an agent out with all it offers; one that still runs announces itself again unless its token is revoked."""
-    with books.desk(config_path, state_dir) as ask:
+    with where.desk() as ask:
         row = ask("agents.remove", name=name)
     if as_json:
         books.print_json({"name": row["name"], "endpoint": row["endpoint"], "models": row["models"]})

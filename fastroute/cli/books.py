@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
+from msgspec import Struct
 
 from fastroute.cli.exits import fail
+from fastroute.cli.options import Command, together
 from fastroute.config import Config, load
 from fastroute.errors import FastrouteError
 from fastroute.money import usd_from_microdollars, usd_from_picodollars
 
 if TYPE_CHECKING:
     from fastroute.reaching import Asking
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def common(function: F) -> F:
-    """The options every command about money takes."""
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON."),
-        click.option("--state-dir", default=None, help="Where the books are kept (default ./data)."),
-        click.option(
-            "--config", "config_path", type=click.Path(path_type=Path), help="The fastroute.yaml of the server."
-        ),
-    ):
-        function = option(function)
-    return function
 
 
 @contextmanager
@@ -45,17 +32,37 @@ def told() -> Iterator[None]:
         fail(error)
 
 
-def settings(config_path: Path | None, state_dir: str | None, demo: bool | None = None) -> Config:
-    return load(config_path, os.environ, {"state_dir": state_dir, "demo": demo})
+class Where(Struct, frozen=True):
+    """Where the books are, as the options of a command say."""
+
+    config_path: Path | None
+    state_dir: str | None
+    demo: bool | None = None
+
+    def settings(self) -> Config:
+        return load(self.config_path, os.environ, {"state_dir": self.state_dir, "demo": self.demo})
+
+    @contextmanager
+    def desk(self) -> Iterator[Asking]:
+        """The desk: of the server that runs on this state directory, or of the books themselves when none runs."""
+        from fastroute.reaching import reach  # the books and all their desk, which not every command opens
+
+        with told(), reach(self.settings()) as ask:
+            yield ask
 
 
-@contextmanager
-def desk(config_path: Path | None, state_dir: str | None) -> Iterator[Asking]:
-    """The desk: of the server that runs on this state directory, or of the books themselves when none runs."""
-    from fastroute.reaching import reach  # the books and all their desk, which not every command opens
+demo = click.option("--demo", is_flag=True, default=None, help="With the simulated providers.")
+located = together(
+    "where",
+    Where,
+    click.option("--config", "config_path", type=click.Path(path_type=Path), help="The fastroute.yaml of the server."),
+    click.option("--state-dir", default=None, help="Where the books are kept (default ./data)."),
+)
 
-    with told(), reach(settings(config_path, state_dir)) as ask:
-        yield ask
+
+def common(command: Command) -> Command:
+    """The options every command about money takes."""
+    return located(click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")(command))
 
 
 def past(text: str, now: datetime, option: str) -> datetime:

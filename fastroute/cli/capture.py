@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import click
@@ -32,8 +31,7 @@ def command() -> None:
 @click.option("--yes", is_flag=True, help="Do it; without, it is only said what would be forgotten.")
 @books.common
 def forget(
-    config_path: Path | None,
-    state_dir: str | None,
+    where: books.Where,
     as_json: bool,
     ids: tuple[str, ...],
     policy: str | None,
@@ -48,7 +46,7 @@ def forget(
     if sum((bool(ids), policy is not None or older is not None, everything)) != 1:
         raise click.UsageError("say what: --id ID, --policy NAME and --older-than 30d (both, or one), or --all")
     names = [_receipt(name) for name in ids]
-    with books.desk(config_path, state_dir) as ask:
+    with where.desk() as ask:
         before = None if older is None else books.past(older, SystemClock().now(), "--older-than")
         kept = _kept(ask, set(names), policy, before)
         if yes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 import msgspec
 
-from fastroute.cli import comparison, exits
-from fastroute.config import load
+from fastroute.cli import books, comparison, exits
 from fastroute.errors import FastrouteError
 from fastroute.money import microdollars_from_usd, usd_from_microdollars
 
@@ -61,9 +59,8 @@ class Refused(FastrouteError):
 @click.option("--picture", type=click.Path(path_type=Path), help="Cost against quality and the savings, as an .svg.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=1, show_default=True, help="Of the resampling.")
 @click.option("--max-cost-usd", default="1.00", show_default=True, help="Refuse a run that may cost more.")
-@click.option("--demo", is_flag=True, default=None, help="With the simulated providers.")
-@click.option("--config", "config_path", type=click.Path(path_type=Path), help="The fastroute.yaml of the server.")
-@click.option("--state-dir", default=None, help="Where the books are kept (default ./data).")
+@books.demo
+@books.located
 def command(**given: Any) -> None:
     """Compare a policy with a baseline over prompts whose answers can be checked.
 
@@ -165,9 +162,7 @@ def _ways(given: dict[str, Any]) -> tuple[tuple[str, str], Asking]:
             return asyncio.run(_far(Server(given["url"], given["key"]), prompts, names, record, concurrency, most))
 
         return (policy, baseline), far
-    trial = trial_of(
-        load(given["config_path"], os.environ, {"state_dir": given["state_dir"], "demo": given["demo"]}), policy
-    )
+    trial = trial_of(given["where"].settings(), policy)
     if baseline is None:
         baseline = baseline_of(trial)
     trial.directory.resolve(baseline)

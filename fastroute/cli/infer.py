@@ -46,11 +46,10 @@ _CODES = {"quota": exits.QUOTA, "policy": exits.DATA, "config": exits.CONFIG, "u
     "--url", envvar="FASTROUTE_URL", default=None, help="Ask this server, with --key, instead of the providers."
 )
 @click.option("--key", envvar="FASTROUTE_API_KEY", default=None, help="The key for --url.")
-@click.option("--demo", is_flag=True, default=None, help="With the simulated providers.")
+@books.demo
 @books.common
 def command(
-    config_path: Path | None,
-    state_dir: str | None,
+    where: books.Where,
     as_json: bool,
     policy: str,
     user: str,
@@ -61,7 +60,6 @@ def command(
     shadow: str | None,
     url: str | None,
     key: str | None,
-    demo: bool | None,
 ) -> None:
     """Run one prompt under a policy.
 
@@ -73,10 +71,7 @@ def command(
     said = (policy, user, _text(text, path), model, stream, shadow)
     ends = _Printer(as_json)
     try:
-        if url is not None:
-            told = _of_server(url, key, said, ends)
-        else:
-            told = _of_providers(books.settings(config_path, state_dir, demo), said, ends)
+        told = _of_server(url, key, said, ends) if url is not None else _of_providers(where.settings(), said, ends)
     except (PolicyError, UnknownPolicy) as error:
         click.echo(str(error), err=True)
         sys.exit(exits.DATA)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -50,9 +49,9 @@ def _limits(function: Any) -> Any:
 @click.option("--provider", help="Of an agent: the provider whose key it may fetch.")
 @_limits
 @books.common
-def create(config_path: Path | None, state_dir: str | None, as_json: bool, **given: Any) -> None:
+def create(where: books.Where, as_json: bool, **given: Any) -> None:
     """Make a key and print it, once."""
-    with books.desk(config_path, state_dir) as ask:
+    with where.desk() as ask:
         provider = given.pop("provider")
         if provider is not None:
             given["metadata"] = {"provider": provider}
@@ -71,11 +70,9 @@ def create(config_path: Path | None, state_dir: str | None, as_json: bool, **giv
 @click.option("--kind", "kinds", multiple=True, type=click.Choice(["key", "agent", "user", "grant", "lease"]))
 @click.option("--all", "everything", is_flag=True, help="Revoked ones too.")
 @books.common
-def list_(
-    config_path: Path | None, state_dir: str | None, as_json: bool, kinds: tuple[str, ...], everything: bool
-) -> None:
+def list_(where: books.Where, as_json: bool, kinds: tuple[str, ...], everything: bool) -> None:
     """Every key with what it has left."""
-    with books.desk(config_path, state_dir) as ask:
+    with where.desk() as ask:
         asked = {"kinds": list(kinds or ("key", "agent", "user")), "live": not everything, "limit": _PAGE}
         found = page = ask("keys.list", **asked)
         while len(page) == _PAGE:
@@ -99,9 +96,9 @@ def list_(
 @command.command("show")
 @click.argument("key")
 @books.common
-def show(config_path: Path | None, state_dir: str | None, as_json: bool, key: str) -> None:
+def show(where: books.Where, as_json: bool, key: str) -> None:
     """One key, by its id or name."""
-    with books.desk(config_path, state_dir) as ask:
+    with where.desk() as ask:
         found = ask("keys.show", id=key)
     _print(found, as_json)
 
@@ -112,17 +109,9 @@ def show(config_path: Path | None, state_dir: str | None, as_json: bool, key: st
 @click.option("--no-budget", is_flag=True, help="Take the limit of money away.")
 @click.option("--no-preference", is_flag=True, help="Rank as names and policies say.")
 @books.common
-def change(
-    config_path: Path | None,
-    state_dir: str | None,
-    as_json: bool,
-    key: str,
-    no_budget: bool,
-    no_preference: bool,
-    **given: Any,
-) -> None:
+def change(where: books.Where, as_json: bool, key: str, no_budget: bool, no_preference: bool, **given: Any) -> None:
     """Give a key other limits; they hold at once."""
-    with books.desk(config_path, state_dir) as ask:
+    with where.desk() as ask:
         changes = _fields(given)
         if no_budget:
             changes["budget_microdollars"] = None
@@ -136,10 +125,10 @@ def change(
 @click.argument("key")
 @click.option("--grace", default="0s", show_default=True, help="How long the old one stays good: 0s, 30m, 24h, 7d.")
 @books.common
-def rotate(config_path: Path | None, state_dir: str | None, as_json: bool, key: str, grace: str) -> None:
+def rotate(where: books.Where, as_json: bool, key: str, grace: str) -> None:
     """Give a key a new secret; the old one stays good for a while."""
     now = SystemClock().now()
-    with books.desk(config_path, state_dir) as ask:
+    with where.desk() as ask:
         grace_ms = wording.expiry(grace, now) - int(now.timestamp() * 1000)
         made = ask("keys.rotate", id=key, grace_ms=grace_ms)
     if as_json:
@@ -151,9 +140,9 @@ def rotate(config_path: Path | None, state_dir: str | None, as_json: bool, key: 
 @command.command("revoke")
 @click.argument("key")
 @books.common
-def revoke(config_path: Path | None, state_dir: str | None, as_json: bool, key: str) -> None:
+def revoke(where: books.Where, as_json: bool, key: str) -> None:
     """End a key for good, with all grants and keys under it."""
-    with books.desk(config_path, state_dir) as ask:
+    with where.desk() as ask:
         found = ask("keys.revoke", id=key)
     _print(found, as_json)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import click
 
@@ -20,10 +19,10 @@ def command() -> None:
 
 @command.command("verify")
 @books.common
-def verify(config_path: Path | None, state_dir: str | None, as_json: bool) -> None:
+def verify(where: books.Where, as_json: bool) -> None:
     """Compute every balance from its entries, and explain any difference. A running server goes on meanwhile."""
     with books.told():
-        config = books.settings(config_path, state_dir)
+        config = where.settings()
         with Store.open(config.database_path, readonly=True) as store:
             library = Books(store)
             differences = audit(library)

@@ -12,10 +12,10 @@ from typing import Any, BinaryIO, TypeVar
 import click
 import msgspec
 
-from fastroute.cli.exits import fail
+from fastroute.cli import books
 from fastroute.clock import SystemClock
 from fastroute.config import Config, load, places
-from fastroute.errors import FastrouteError, FetchError, RegistryError
+from fastroute.errors import FetchError, RegistryError
 from fastroute.ledger import migrations
 from fastroute.ledger.registry import ModelRow, Registry, problems, rows_from_json
 from fastroute.ledger.sqlite import Store
@@ -61,25 +61,13 @@ def _common(function: F) -> F:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    try:
-        yield
-    except FastrouteError as error:
-        fail(error)
-
-
-@contextmanager
 def _registry(state_dir: Path | None) -> Iterator[Registry]:
-    with _told(), Store.open(database_path(state_dir)) as store:
+    with books.told(), Store.open(database_path(state_dir)) as store:
         yield Registry(store)
 
 
 def _shown(row: ModelRow) -> dict[str, str]:
     return {"name": row.name, "type": row.type, "endpoint": row.endpoint, "kind": row.kind}
-
-
-def _print_json(value: Any) -> None:
-    click.echo(msgspec.json.encode(value).decode())
 
 
 @click.group("models")
@@ -117,7 +105,7 @@ def add(
     with _registry(state_dir) as registry:
         outcome = registry.add(row)
     if as_json:
-        _print_json(_shown(row))
+        books.print_json(_shown(row))
     else:
         click.echo(f"{outcome.capitalize()} {row.name}")
 
@@ -132,7 +120,7 @@ def list_(state_dir: Path | None, as_json: bool) -> None:
         with _registry(state_dir) as registry:
             rows = registry.list()
     if as_json:
-        _print_json([_shown(row) for row in rows])
+        books.print_json([_shown(row) for row in rows])
         return
     for row in rows:
         click.echo(f"{row.name}\t{row.type}\t{row.endpoint}\t{row.kind}")
@@ -146,7 +134,7 @@ def remove(name: str, state_dir: Path | None, as_json: bool) -> None:
     with _registry(state_dir) as registry:
         row = registry.remove(name)
     if as_json:
-        _print_json(_shown(row))
+        books.print_json(_shown(row))
     else:
         click.echo(f"Removed {row.name}")
 
@@ -156,12 +144,12 @@ def remove(name: str, state_dir: Path | None, as_json: bool) -> None:
 @_common
 def seed(file: BinaryIO, state_dir: Path | None, as_json: bool) -> None:
     """Add or update every model of a JSON FILE: a list of {name, type, endpoint, kind?}. All of them, or none."""
-    with _told():
+    with books.told():
         rows = rows_from_json(file.read())
     with _registry(state_dir) as registry:
         count = registry.seed(rows)
     if as_json:
-        _print_json([_shown(row) for row in rows])
+        books.print_json([_shown(row) for row in rows])
     else:
         click.echo(f"Seeded {count} models")
 
@@ -185,10 +173,10 @@ def refresh_openai(state_dir: Path | None, as_json: bool) -> None:
 @_common
 def migrate(state_dir: Path | None, as_json: bool) -> None:
     """Bring the database to the latest schema; commands and the server do so by themselves as they open it."""
-    with _told(), Store.open(database_path(state_dir)) as store:
+    with books.told(), Store.open(database_path(state_dir)) as store:
         applied = store.applied
     if as_json:
-        _print_json({"applied": applied, "schema": migrations.LATEST})
+        books.print_json({"applied": applied, "schema": migrations.LATEST})
     elif applied:
         click.echo("\n".join(f"Applied {name}" for name in applied))
     else:
@@ -206,7 +194,7 @@ list_models = _alias("list-models", list_)
 
 
 def _refresh(provider: str, state_dir: Path | None, as_json: bool) -> None:
-    with _told():
+    with books.told():
         asked = configured(state_dir).providers.get(provider)
         if asked is None or asked.api_key is None or asked.base_url is None:
             raise FetchError("EXTERNAL_OPENAI_KEY not set")
@@ -221,7 +209,7 @@ def _refresh(provider: str, state_dir: Path | None, as_json: bool) -> None:
         click.echo(f"Kept {row.name} of type {row.type}", err=True)
     if as_json:
         kept = [_shown(row) for row in replaced.kept]
-        _print_json({"inserted": replaced.inserted, "removed": replaced.removed, "kept": kept})
+        books.print_json({"inserted": replaced.inserted, "removed": replaced.removed, "kept": kept})
     else:
         click.echo(f"Inserted {len(replaced.inserted)} models")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import click
@@ -34,8 +33,7 @@ _PAGE = 1000
 @click.pass_context
 def command(
     context: click.Context,
-    config_path: Path | None,
-    state_dir: str | None,
+    where: books.Where,
     as_json: bool,
     opened: str | None,
     content: bool,
@@ -47,11 +45,11 @@ def command(
     if content and opened is None:
         raise click.UsageError("--content shows that of one receipt; name it with --open")
     if opened is None:
-        _list(config_path, state_dir, as_json, limit)
+        _list(where, as_json, limit)
         return
-    with books.desk(config_path, state_dir) as ask:
+    with where.desk() as ask:
         body = ask("receipts.show", id=opened)
-        settings = books.settings(config_path, state_dir)
+        settings = where.settings()
         proof = verify(body, receipt_keys(settings))
         name = msgspec.json.decode(body)["id"] if proof.ok else opened
         beside = ask("contents.show", receipt=name)
@@ -120,9 +118,9 @@ def _worded(content: Content) -> str:
 @command.command("list")
 @click.option("--limit", default=20, show_default=True, help="How many of the latest are listed.")
 @books.common
-def list_(config_path: Path | None, state_dir: str | None, as_json: bool, limit: int) -> None:
+def list_(where: books.Where, as_json: bool, limit: int) -> None:
     """The latest receipts."""
-    _list(config_path, state_dir, as_json, limit)
+    _list(where, as_json, limit)
 
 
 @command.command("correct")
@@ -132,8 +130,7 @@ def list_(config_path: Path | None, state_dir: str | None, as_json: bool, limit:
 @click.option("--reason", required=True, help="Why; it is kept and shown beside the receipt.")
 @books.common
 def correct(
-    config_path: Path | None,
-    state_dir: str | None,
+    where: books.Where,
     as_json: bool,
     name: str,
     microdollars: int | None,
@@ -142,7 +139,7 @@ def correct(
 ) -> None:
     """Put right what a request cost: balances and usage move, the receipt stays as it was signed."""
     given = {"microdollars": microdollars, "usd": usd, "reason": reason}
-    with books.desk(config_path, state_dir) as ask:
+    with where.desk() as ask:
         fields = wording.correction({word: value for word, value in given.items() if value is not None})
         told = ask("receipts.correct", id=name, **fields)
     if as_json:
@@ -154,10 +151,10 @@ def correct(
 
 @command.command("verify")
 @books.common
-def verify_(config_path: Path | None, state_dir: str | None, as_json: bool) -> None:
+def verify_(where: books.Where, as_json: bool) -> None:
     """Prove the whole chain: nothing altered, dropped, put in or moved."""
-    with books.desk(config_path, state_dir) as ask:
-        keys = receipt_keys(books.settings(config_path, state_dir))
+    with where.desk() as ask:
+        keys = receipt_keys(where.settings())
         report = verify_chain(_chain(ask), keys)
     if as_json:
         books.print_json({"ok": report.ok, "receipts": report.count, "faults": [str(fault) for fault in report.faults]})
@@ -169,8 +166,8 @@ def verify_(config_path: Path | None, state_dir: str | None, as_json: bool) -> N
         sys.exit(exits.FAILED)
 
 
-def _list(config_path: Path | None, state_dir: str | None, as_json: bool, limit: int) -> None:
-    with books.desk(config_path, state_dir) as ask:
+def _list(where: books.Where, as_json: bool, limit: int) -> None:
+    with where.desk() as ask:
         found = ask("receipts.list", limit=limit)
     bodies = [msgspec.json.decode(row["body"]) for row in found]
     if as_json:

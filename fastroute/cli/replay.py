@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import click
@@ -39,11 +38,10 @@ _SKIPPED_SHOWN = 5
 )
 @click.option("-u", "--user", default=None, help="Whose budgets pay; default: an account of its own, without limits.")
 @click.option("--max-cost-usd", "most", default=None, help="Refuse to begin when it might cost more.")
-@click.option("--demo", is_flag=True, default=None, help="With the simulated providers.")
+@books.demo
 @books.common
 def command(
-    config_path: Path | None,
-    state_dir: str | None,
+    where: books.Where,
     as_json: bool,
     policy: str,
     last: int,
@@ -51,7 +49,6 @@ def command(
     judge: str | None,
     user: str | None,
     most: str | None,
-    demo: bool | None,
 ) -> None:
     """Run a policy's latest requests again on other models.
 
@@ -66,7 +63,7 @@ def command(
     wanted = Wanted(policy, last, names, judge, user, _dollars(most))
     progress = _Progress()
     try:
-        report = asyncio.run(replay(books.settings(config_path, state_dir, demo), wanted, progress.say, progress))
+        report = asyncio.run(replay(where.settings(), wanted, progress.say, progress))
     except ReplayRefused as refused:
         for line in _skipped(refused.skipped):
             click.echo(line, err=True)

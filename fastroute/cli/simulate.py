@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fastroute.cli import books
 from fastroute.clock import SystemClock
-from fastroute.config import load
 from fastroute.reaching import reach
 from fastroute.receipts.describe import dollars
 
@@ -34,17 +31,9 @@ NOTES = (
 )
 @click.option("--last", type=click.IntRange(min=1), help=f"So many of the latest requests; default {LAST}.")
 @click.option("--since", help="Those since 7d, 12h ago or an instant such as 2027-01-31T00:00:00Z.")
-@click.option("--demo", is_flag=True, default=None, help="With the simulated providers.")
+@books.demo
 @books.common
-def command(
-    config_path: Path | None,
-    state_dir: str | None,
-    as_json: bool,
-    policy: str,
-    last: int | None,
-    since: str | None,
-    demo: bool | None,
-) -> None:
+def command(where: books.Where, as_json: bool, policy: str, last: int | None, since: str | None) -> None:
     """Decide recorded requests anew under a policy, and show what it would have changed.
 
     Nothing is sent. Exit codes: 0 ok, 2 usage, 65 a name nobody has, 74 store, 78 the policy's file or the configuration.
@@ -57,7 +46,7 @@ def command(
         raise click.UsageError("give --last or --since, not both")
     with books.told():
         began = None if since is None else books.past(since, SystemClock().now(), "--since")
-        config = load(config_path, os.environ, {"state_dir": state_dir, "demo": demo})
+        config = where.settings()
         trial = trial_of(config, policy)
         with reach(config) as ask:
             found = recorded(ask, LAST if last is None and began is None else last, began)

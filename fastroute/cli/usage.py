@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from fastroute.cli import books
@@ -13,9 +11,9 @@ from fastroute.cli import books
 @click.option("-u", "--user", "name", required=True, help="A key, agent or user, by name or id.")
 @click.option("--days", default=31, show_default=True, help="How far back days and models are told.")
 @books.common
-def command(config_path: Path | None, state_dir: str | None, as_json: bool, name: str, days: int) -> None:
+def command(where: books.Where, as_json: bool, name: str, days: int) -> None:
     """What a key or user has used and has left."""
-    with books.desk(config_path, state_dir) as ask:
+    with where.desk() as ask:
         found = ask("usage.show", id=name, days=days)
     if as_json:
         books.print_json(found)

@@ -52,29 +52,17 @@ _TOKEN = re.compile(r"[!-~]{1,2000}")
     show_default=True,
     help="Seconds between heartbeats; a router's agents.stale_ms is meant for three of them.",
 )
-def command(
-    backend: str | None,
-    weights: str | None,
-    backend_key: str | None,
-    name: str,
-    models: str | None,
-    router: str,
-    token: str | None,
-    host: str,
-    port: int | None,
-    endpoint: str | None,
-    interval: float,
-) -> None:
+def command(weights: str | None, **said: Any) -> None:
     """Serve this machine's models and announce them to a router, until SIGTERM or Ctrl-C.
 
     Every option can be given by the environment: AGENT_BACKEND, AGENT_WEIGHTS, AGENT_BACKEND_KEY, AGENT_NAME, MODEL_LIST,
     ROUTER_URL, AGENT_TOKEN, AGENT_HOST, AGENT_PORT, AGENT_ENDPOINT, HEARTBEAT_INTERVAL. Bound beyond loopback it answers
     only requests of its router. Weights are run as the settings under `weights` say.
     """
-    if bool(backend) == bool(weights):
+    if bool(said["backend"]) == bool(weights):
         raise click.UsageError("Give one of --backend and --weights: a server that answers, or weights to run.")
     try:
-        terms, address, key = _read(backend, backend_key, name, models, router, token, host, port, endpoint, interval)
+        terms, address, key = _read(**said)
         import uvloop
 
         from fastroute.agent.process import Terms, serve

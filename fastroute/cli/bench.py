@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -15,6 +15,7 @@ import click
 import msgspec
 
 from fastroute.cli.exits import fail
+from fastroute.cli.options import together
 from fastroute.errors import FastrouteError
 
 if TYPE_CHECKING:
@@ -44,33 +45,35 @@ def _ended_well() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _options(function: Callable[..., None]) -> Callable[..., None]:
-    for option in (
-        click.option("--quick", is_flag=True, help="Four kinds of load and short rounds: under two minutes."),
-        click.option(
-            "--seconds", type=click.FloatRange(0.1, 600), help="Of each measurement (default 3; 1 with --quick)."
-        ),
-        click.option("--rounds", type=click.IntRange(1, 100), help="Interleaved rounds (default 3; 2 with --quick)."),
-        click.option(
-            "--out",
-            type=click.Path(path_type=Path),
-            default=OUT,
-            show_default=True,
-            help="Where page and raw results go.",
-        ),
-        click.option("--json", "as_json", is_flag=True, help="Print the raw results."),
-        click.option("--markdown", is_flag=True, help="Print the tables as the README has them."),
-    ):
-        function = option(function)
-    return function
+class Wish(msgspec.Struct, frozen=True):
+    """How long is measured, and what is told of it."""
+
+    quick: bool
+    seconds: float | None
+    rounds: int | None
+    out: Path
+    as_json: bool
+    markdown: bool
+
+
+_options = together(
+    "wish",
+    Wish,
+    click.option("--markdown", is_flag=True, help="Print the tables as the README has them."),
+    click.option("--json", "as_json", is_flag=True, help="Print the raw results."),
+    click.option(
+        "--out", type=click.Path(path_type=Path), default=OUT, show_default=True, help="Where page and raw results go."
+    ),
+    click.option("--rounds", type=click.IntRange(1, 100), help="Interleaved rounds (default 3; 2 with --quick)."),
+    click.option("--seconds", type=click.FloatRange(0.1, 600), help="Of each measurement (default 3; 1 with --quick)."),
+    click.option("--quick", is_flag=True, help="Four kinds of load and short rounds: under two minutes."),
+)
 
 
 @click.group("bench", invoke_without_command=True)
 @_options
 @click.pass_context
-def command(
-    ctx: click.Context, quick: bool, seconds: float | None, rounds: int | None, out: Path, as_json: bool, markdown: bool
-) -> None:
+def command(ctx: click.Context, wish: Wish) -> None:
     """Measure this gateway beside a constant answer, the provider asked directly and, if it is here, nginx.
 
     `bench compare` takes more peers, `bench scale` shows how cost grows. Everything runs on this machine, on loopback.
@@ -84,9 +87,9 @@ def command(
         nginx = PEERS["nginx"]
         here = [nginx] if nginx.lacks(Path()) is None else []
         own: list[Peer] = (
-            [Constant(), Bare(), Keyed()] if quick else [Constant(), Bare(), Served(), Keyed(), TwoBudgets()]
+            [Constant(), Bare(), Keyed()] if wish.quick else [Constant(), Bare(), Served(), Keyed(), TwoBudgets()]
         )
-        _run("quick" if quick else "gateway", [*own, *here], quick, seconds, rounds, out, as_json, markdown, home())
+        _run("quick" if wish.quick else "gateway", [*own, *here], wish, home())
 
 
 @command.command("compare")
@@ -112,12 +115,7 @@ def compare(
     upstream_port: int,
     peers_dir: Path | None,
     install: bool,
-    quick: bool,
-    seconds: float | None,
-    rounds: int | None,
-    out: Path,
-    as_json: bool,
-    markdown: bool,
+    wish: Wish,
 ) -> None:
     """Measure this gateway beside others, one worker each, everything on."""
     with _ended_well():
@@ -147,7 +145,7 @@ def compare(
                     wanted.remove(name)
                     _skipped(name, str(error))
         peers = [Constant(), Bare(), Keyed(), *(PEERS[name] for name in wanted)]
-        _run("compare", peers, quick, seconds, rounds, out, as_json, markdown, homes, given, upstream_port, missing)
+        _run("compare", peers, wish, homes, given, upstream_port, missing)
 
 
 @command.command("scale")
@@ -180,12 +178,7 @@ def home() -> Path:
 def _run(
     kind: str,
     peers: Sequence[Peer],
-    quick: bool,
-    seconds: float | None,
-    rounds: int | None,
-    out: Path,
-    as_json: bool,
-    markdown: bool,
+    wish: Wish,
     homes: Path,
     given: Sequence[Subject] = (),
     upstream_port: int = 0,
@@ -194,9 +187,9 @@ def _run(
     from fastroute.bench import page, report
     from fastroute.bench import rounds as running
 
-    each = seconds or (1.0 if quick else 3.0)
-    phases: list[Phase] = running.quick(each) if quick else running.whole(each)
-    times = rounds or (2 if quick else 3)
+    each = wish.seconds or (1.0 if wish.quick else 3.0)
+    phases: list[Phase] = running.quick(each) if wish.quick else running.whole(each)
+    times = wish.rounds or (2 if wish.quick else 3)
     expected = running.length_s(phases, len(peers) + len(given) + 1, times)
     steps = (len(peers) + len(given) + 1) * len(phases) * times
     click.echo(f"about {expected + 3 * len(peers):.0f} s", err=True)
@@ -219,8 +212,8 @@ def _run(
         )
         bar.update(steps - bar.pos)
     text = msgspec.json.format(msgspec.json.encode(results), indent=1)
-    _write(out, f"{kind}-{_stamp(results.date)}", text, page.comparison(results))
-    click.echo(text.decode() if as_json else report.told(results, markdown=markdown))
+    _write(wish.out, f"{kind}-{_stamp(results.date)}", text, page.comparison(results))
+    click.echo(text.decode() if wish.as_json else report.told(results, markdown=wish.markdown))
 
 
 def _stamp(date: str) -> str:

@@ -23,10 +23,11 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 
+from fastroute._lines import Lines, Sheet
 from fastroute.clock import Clock, SystemClock
 from fastroute.errors import FastrouteError
 from fastroute.redaction import SIGNS, scrub_text
@@ -42,11 +43,11 @@ _LINE_MAX = 131_072
 _FIELD_MAX = 1024
 _FORMS_MAX = 1024
 
-# A record with its message, a request with its moment, or somebody who waits until all before it is written.
+# A record with its message, a request with its moment, lines of others, or somebody who waits until all before it is written.
 _Said = tuple[logging.LogRecord, str] | tuple[int, str, dict[str, Any]]
+_Entry: TypeAlias = _Said | Sheet | threading.Event
 # surface, status, model, backend, reason, attempts, stream: what the lines of thousands of requests share.
 Kind = tuple[str, int, str | None, str | None, str, int, bool]
-_Entry = _Said | tuple[int, str, Kind, int, int | None] | threading.Event
 _Stamp = tuple[int, str]
 # What every record has; the rest of one is what its author added with `extra`. Our own names cannot be taken.
 _STANDARD = {
@@ -198,7 +199,7 @@ class DailyFile:
             os.close(fd)
 
 
-class Logs:
+class Logs(Lines):
     """The log of one process: a queue, and the thread that empties it."""
 
     def __init__(
@@ -220,7 +221,8 @@ class Logs:
         self._closing = False
         self._second: _Stamp = (-1, "")
         self._instant: _Stamp = (-1, "")
-        self._forms: dict[Kind, bytes] = {}
+        self._forms = {}
+        self.most = QUEUE_MAX
         self.renew_after_fork()
         self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
         self._thread.start()
@@ -229,11 +231,6 @@ class Logs:
         """One line for one request that is over; the fields are read later, so they are values that do not change."""
         if self._requests:
             self._put((time.time_ns(), request_id, fields))
-
-    def answered(self, request_id: str, kind: Kind, latency_ms: int, cost_picodollars: int | None) -> None:
-        """The same for a request that was answered, with the fields every such line has; `request_id` is one of ours."""
-        if self._requests:
-            self._put((time.time_ns(), request_id, kind, latency_ms, cost_picodollars))
 
     def record(self, record: logging.LogRecord) -> None:
         try:
@@ -277,14 +274,21 @@ class Logs:
         self._waiting = threading.Event()
         self._urgent = threading.Event()
         self._dropping = threading.Lock()
+        self.awake = False
+        self.forget()
 
     def _put(self, entry: _Entry) -> None:
-        if len(self._queue) >= QUEUE_MAX:
+        if len(self._queue) + self.held >= QUEUE_MAX:
             self._drop(1)
             return
         self._queue.append(entry)
-        if not self._waiting.is_set():
-            self._waiting.set()
+        if not self.awake:
+            self.wake()
+
+    def wake(self) -> None:
+        """Tell the thread that there is something; it forgets it before it looks, so nothing is overlooked."""
+        self.awake = True
+        self._waiting.set()
 
     def _drop(self, lines: int) -> None:
         with self._dropping:
@@ -298,6 +302,7 @@ class Logs:
             if not self._closing:
                 self._urgent.wait(GATHER_S)
             self._waiting.clear()
+            self.awake = False
             self._urgent.clear()
             closing = self._closing
             while self._queue:
@@ -315,11 +320,11 @@ class Logs:
             if isinstance(entry, threading.Event):
                 waiters.append(entry)
                 continue
+            if isinstance(entry, Sheet):
+                block += self.text_of(entry)
+                lines += entry.lines
+                continue
             try:
-                if len(entry) == 5:
-                    block += self._line(*entry)
-                    lines += 1
-                    continue
                 if len(entry) == 3:
                     document, record = self._request(*entry), None
                 else:
@@ -364,30 +369,26 @@ class Logs:
             **fields,
         }
 
-    def _line(self, at_ns: int, request_id: str, kind: Kind, latency_ms: int, cost: int | None) -> bytes:
-        """An answered request's line: one format for each kind, encoded and masked once, filled in for each request.
-
-        Encoding and searching every line anew took 4.6 us of a request's 150.
-        """
-        form = self._forms.get(kind)
-        if form is None:
-            if len(self._forms) >= _FORMS_MAX:
-                self._forms.clear()
-            form = self._forms[kind] = self._form(kind)
-        told = b"null" if cost is None else b"%d" % cost
-        return form % (self._moment(at_ns // 1_000_000).encode(), request_id.encode(), latency_ms, told)
-
-    def _form(self, kind: Kind) -> bytes:
+    def form_of(self, kind: Kind) -> tuple[bytes, bytes, bytes, bytes, bytes]:
+        """What stands around a line's moment, name, latency and cost, encoded and masked once for all lines of a kind."""
         surface, status, model, backend, reason, attempts, stream = kind
         fields = {"surface": surface, "status": status, "model": model, "backend": backend, "reason": reason}
         fields |= {"attempts": attempts, "stream": stream, "latency_ms": "\0ms", "cost_picodollars": "\0cost"}
         hit = reason == "cache_hit"
         line = self._redactor.lines(_encoded({**self._request(0, "\0id", fields), "ts": "\0ts", "cache_hit": hit}))
-        form = bytes(line).replace(b"%", b"%%")
+        form = bytes(line)
         # A NUL is written as an escape whose backslash no other text's encoding has right behind a quote.
-        for place, filled in ((b"ts", b'"%b"'), (b"id", b'"%b"'), (b"ms", b"%d"), (b"cost", b"%b")):
-            form = form.replace(b'"\\u0000%b"' % place, filled)
-        return form
+        for place, left in ((b"ts", b'"\0"'), (b"id", b'"\0"'), (b"ms", b"\0"), (b"cost", b"\0")):
+            form = form.replace(b'"\\u0000%b"' % place, left)
+        moment, name, latency, cost, end = form.split(b"\0")
+        if len(self._forms) >= _FORMS_MAX:
+            self._forms.clear()
+        pieces = self._forms[kind] = (moment, name, latency, cost, end)
+        return pieces
+
+    def second_of(self, second: int) -> str:
+        """A moment's text up to its seconds."""
+        return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
     def _document(self, record: logging.LogRecord, message: str) -> dict[str, Any]:
         document = self._head(int(record.created * 1000), record.levelname, record.name)
@@ -408,7 +409,7 @@ class Logs:
         if at_ms != self._instant[0]:  # a busy worker says several lines within a millisecond
             second, ms = divmod(at_ms, 1000)
             if second != self._second[0]:
-                self._second = (second, datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S"))
+                self._second = (second, self.second_of(second))
             self._instant = (at_ms, f"{self._second[1]}.{ms:03d}Z")
         return self._instant[1]
 

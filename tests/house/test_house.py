@@ -21,6 +21,7 @@ GROUND = {
     "_core",
     "_now",
     "_heads",
+    "_lines",
     "_scan",
     "_sweep",
     "domain",

@@ -63,3 +63,15 @@ def house(serve: Any, lab: Any) -> Any:
     )
     house.key("the first")
     return house
+
+
+@pytest.fixture
+def clean(lab: Any) -> None:
+    """The provider has forgotten what it was told to say and what it was asked."""
+    lab.forget()
+
+
+@pytest.fixture
+def key(house: Any) -> Any:
+    """A key worth five dollars, of nobody else."""
+    return house.key(budget_usd=5)

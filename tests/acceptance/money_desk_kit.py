@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -119,6 +121,19 @@ def until(true: Callable[[], Any], seconds: float = 6.0) -> None:
         if time.monotonic() > end:
             raise TimeoutError
         time.sleep(0.02)
+
+
+def raw(house: House, method: str, path: str, lines: list[tuple[str, str]], body: bytes = b"") -> int:
+    """A request as it is spelled here; the status it is answered with, 0 when it is cut off without one."""
+    host, _, port = house.url.removeprefix("http://").partition(":")
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines)
+    with socket.create_connection((host, int(port)), timeout=5) as line:
+        line.sendall(f"{method} {path} HTTP/1.1\r\n{head}content-length: {len(body)}\r\n\r\n".encode("latin-1") + body)
+        with contextlib.suppress(ConnectionError):
+            told = line.recv(4096)
+            found = re.match(rb"HTTP/1\.1 (\d+)", told)
+            return int(found[1]) if found else 0
+    return 0
 
 
 def at_once(times: int, act: Callable[[int], T]) -> list[T]:

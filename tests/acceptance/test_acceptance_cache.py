@@ -13,6 +13,8 @@ import pytest
 from acceptance_kit import chat, chat_events, silent, streamed, whole
 from money_desk_kit import ADMIN, CONFIG, House, Key, at_once, no_more_asked, until
 
+pytestmark = pytest.mark.usefixtures("clean")
+
 # The price of one answer of `cheap`: 11 tokens in and 15 out at a dollar a million each.
 COST = 26
 
@@ -24,16 +26,6 @@ def house(serve: Any, lab: Any) -> House:
     house = House(serve(config, {"FASTROUTE_ADMIN_KEY": ADMIN}))
     house.key("the first")
     return house
-
-
-@pytest.fixture(autouse=True)
-def _clean(lab: Any) -> None:
-    lab.forget()
-
-
-@pytest.fixture
-def key(house: House) -> Key:
-    return house.key(budget_usd=5)
 
 
 def ask(house: House, key: Key, model: str = "cheap", **how: Any) -> Any:

@@ -15,6 +15,8 @@ from money_desk_kit import ADMIN, House, until
 
 from fastroute.cli import main
 
+pytestmark = pytest.mark.usefixtures("clean")
+
 # The user's model and its shadow's share a lane, which two failures would degrade.
 CONFIG = """
 server: {{drain_ms: 20000}}
@@ -57,11 +59,6 @@ def opened(serve: Any, lab: Any, place: Any, whole_ms: int = 60_000, more: str =
 @pytest.fixture(scope="module")
 def shop(serve: Any, lab: Any, tmp_path_factory: pytest.TempPathFactory) -> House:
     return opened(serve, lab, tmp_path_factory.mktemp("shadow"), 2000)
-
-
-@pytest.fixture(autouse=True)
-def _clean(lab: Any) -> None:
-    lab.forget()
 
 
 @pytest.fixture

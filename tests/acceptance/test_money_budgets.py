@@ -17,12 +17,9 @@ import pytest
 from acceptance_kit import HELLO, chat, chat_events, claude, error, reset, streamed, whole
 from money_desk_kit import House, Key, at_once, chat_body, no_more_asked, until
 
+pytestmark = pytest.mark.usefixtures("clean")
+
 MINI = "gpt-4o-mini"
-
-
-@pytest.fixture(autouse=True)
-def _clean(lab: Any) -> None:
-    lab.forget()
 
 
 def hold_of(house: House, model: str, **fields: Any) -> int:

@@ -9,12 +9,9 @@ import pytest
 from acceptance_kit import chat, whole
 from money_desk_kit import House, no_more_asked
 
+pytestmark = pytest.mark.usefixtures("clean")
+
 CHEAP = "cheap"  # a microdollar a token, either way
-
-
-@pytest.fixture(autouse=True)
-def _clean(lab: Any) -> None:
-    lab.forget()
 
 
 @pytest.mark.parametrize(

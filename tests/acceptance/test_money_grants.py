@@ -10,6 +10,8 @@ import pytest
 from acceptance_kit import chat, whole
 from money_desk_kit import ADMIN, House, Key, at_once, no_more_asked, until
 
+pytestmark = pytest.mark.usefixtures("clean")
+
 STEP = {
     "task_class": "summarize",
     "budget_ceiling_microdollars": 50_000,
@@ -21,11 +23,6 @@ STEP = {
 # The cheapest that everybody knows the price of: 2000 x 0.15 + 500 x 0.6.
 CHOSEN = "gpt-4o-mini"
 PROMPT_BYTES = 838
-
-
-@pytest.fixture(autouse=True)
-def _clean(lab: Any) -> None:
-    lab.forget()
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,9 @@ import pytest
 from acceptance_kit import chat, whole
 from money_desk_kit import ADMIN, CONFIG, House, Key, at_once, chat_body, no_more_asked, until
 
+pytestmark = pytest.mark.usefixtures("clean")
+
 ADDRESSES = 10_000 if os.environ.get("FASTROUTE_TORTURE") == "1" else 1000
-
-
-@pytest.fixture(autouse=True)
-def _clean(lab: Any) -> None:
-    lab.forget()
 
 
 @pytest.fixture(scope="module")

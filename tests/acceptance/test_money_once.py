@@ -17,6 +17,8 @@ from money_desk_kit import House, Key, at_once, no_more_asked, until
 from fastroute.ledger.teller import BooksUnreachable
 from fastroute.web import once
 
+pytestmark = pytest.mark.usefixtures("clean")
+
 HELLO = [{"role": "user", "content": "hello"}]
 ASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "chat": ("/v1/chat/completions", {"model": "cheap", "messages": HELLO, "max_tokens": 50}),
@@ -26,16 +28,6 @@ ASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "responses": ("/v1/responses", {"model": "cheap", "input": "hello", "max_output_tokens": 50}),
     "embeddings": ("/v1/embeddings", {"model": "cheap", "input": "hello"}),
 }
-
-
-@pytest.fixture(autouse=True)
-def _clean(lab: Any) -> None:
-    lab.forget()
-
-
-@pytest.fixture
-def key(house: House) -> Key:
-    return house.key(budget_usd=5)
 
 
 def ask(house: House, key: Key, kind: str, name: str = "once", **fields: Any) -> httpx.Response:

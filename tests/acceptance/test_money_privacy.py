@@ -14,6 +14,8 @@ import pytest
 from acceptance_kit import chat, chat_events, error, reset, streamed, whole
 from money_desk_kit import ADMIN, ANTHROPIC_KEY, CONFIG, PROVIDER_KEY, House, Key, chat_body, until
 
+pytestmark = pytest.mark.usefixtures("clean")
+
 PACKAGE = Path(__file__).parents[2] / "fastroute"
 PROMPT = "canary-prompt-7f3a91"
 ANSWER = "canary-answer-c04e55"
@@ -23,11 +25,6 @@ STEP = {
     "latency_tolerance_ms": 30_000,
     "expected_tokens": {"in": 100, "out": 100},
 }
-
-
-@pytest.fixture(autouse=True)
-def _clean(lab: Any) -> None:
-    lab.forget()
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fastroute.cli import main
+from tests.cli.terminal_kit import BACKUP, PATIENCE_S, PRIMARY
+from tests.kits import load
 
 ROOT = Path(__file__).parents[2]
 ADMIN = "adm_4Hq9Zt2Lw7Xc1Vb5Nm8Kj3Rd6Ps0Yg"
@@ -28,20 +30,9 @@ models:
   - {{id: cheap, model: "lab:cheap", price: {{input: 150000, output: 600000}}, max_output: 4000}}
 """
 
-
-def _loaded(name: str) -> Any:
-    """Test folders are no packages, so what the acceptance tests have is loaded by its path."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / "acceptance" / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-acceptance: Any = _loaded("acceptance_kit")
-desk: Any = _loaded("money_desk_kit")
+acceptance: Any = load("acceptance/acceptance_kit.py")
+desk: Any = load("acceptance/money_desk_kit.py")
+scripts: Any = load("gateway/conftest.py", "gateway_conftest")
 
 
 @dataclass
@@ -127,3 +118,42 @@ def terminal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("os.environ", {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")})
     found: Terminal = request.getfixturevalue(request.param)
     return found
+
+
+# --- prompts: providers that do what a script says, and a terminal of `terminal_kit` before them ---------------------
+
+
+@pytest.fixture(scope="module")
+def playing() -> Iterator[Any]:
+    upstream = scripts.Upstream()
+    yield upstream
+    upstream.close()
+
+
+@pytest.fixture
+def upstream(playing: Any) -> Iterator[Any]:
+    """The providers behind an AI gateway's address: every model answers well until it has a script."""
+    playing.forget(PRIMARY, BACKUP)
+    yield playing
+    playing.forget(PRIMARY, BACKUP)
+
+
+@pytest.fixture
+def say() -> Any:
+    return scripts.Say
+
+
+@pytest.fixture
+def patiently() -> Callable[[Callable[[], Any]], Any]:
+    """Wait until something is so."""
+
+    def wait(look: Callable[[], Any]) -> Any:
+        until = time.monotonic() + PATIENCE_S
+        while time.monotonic() < until:
+            found = look()
+            if found:
+                return found
+            time.sleep(0.005)
+        raise AssertionError("it did not happen in time")
+
+    return wait

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,41 +21,6 @@ ROOT = Path(__file__).parents[2]
 PRIMARY, BACKUP = "openai/gpt-4o-mini", "anthropic/claude-3-haiku"
 TAIL = re.compile(r"\[receipt (\S+)\] route=(\S+) fallbacks=(\d+) latency=(\d+)ms cost=(\S+)\n")
 PATIENCE_S = 30
-
-
-def _gateway_kit() -> Any:
-    """Test folders are no packages, so the scripted upstream is loaded by its path."""
-    name = "gateway_conftest"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / "gateway" / "conftest.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-kit = _gateway_kit()
-
-
-@pytest.fixture(scope="module")
-def playing() -> Iterator[Any]:
-    upstream = kit.Upstream()
-    yield upstream
-    upstream.close()
-
-
-@pytest.fixture
-def upstream(playing: Any) -> Iterator[Any]:
-    """The providers behind an AI gateway's address: every model answers well until it has a script."""
-    playing.forget(PRIMARY, BACKUP)
-    yield playing
-    playing.forget(PRIMARY, BACKUP)
-
-
-@pytest.fixture
-def say() -> Any:
-    return kit.Say
 
 
 @dataclass
@@ -157,19 +119,3 @@ class Terminal:
 @pytest.fixture
 def terminal(tmp_path: Path, upstream: Any) -> Terminal:
     return Terminal(tmp_path, upstream)
-
-
-@pytest.fixture
-def patiently() -> Callable[[Callable[[], Any]], Any]:
-    """Wait until something is so."""
-
-    def wait(look: Callable[[], Any]) -> Any:
-        until = time.monotonic() + PATIENCE_S
-        while time.monotonic() < until:
-            found = look()
-            if found:
-                return found
-            time.sleep(0.005)
-        raise AssertionError("it did not happen in time")
-
-    return wait

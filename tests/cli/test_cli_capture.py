@@ -1,27 +1,12 @@
 """C30: prompts are kept only where a policy opts in: scrubbed, encrypted, bounded, and shown to whoever has the keys."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 
 from fastroute.capture import vault
+from tests.cli import terminal_kit as kit
+from tests.cli.terminal_kit import PRIMARY
 
-
-def _kit():
-    """Test folders are no packages, so the terminal is loaded by its path."""
-    name = "terminal_kit"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-kit = _kit()
-playing, upstream, say, terminal = kit.playing, kit.upstream, kit.say, kit.terminal
-PRIMARY = kit.PRIMARY
+terminal = kit.terminal
 CANARY = "canary-prompt-41f7"
 KEY = "sk-canary-0123456789abcdef"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import pty
@@ -12,27 +11,14 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cli import terminal_kit as kit
+from tests.cli.terminal_kit import BACKUP, PRIMARY
 
-def _kit() -> Any:
-    """Test folders are no packages, so the terminal is loaded by its path."""
-    name = "terminal_kit"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-kit = _kit()
-playing, upstream, say, terminal, patiently = kit.playing, kit.upstream, kit.say, kit.terminal, kit.patiently
-PRIMARY, BACKUP = kit.PRIMARY, kit.BACKUP
+terminal = kit.terminal
 
 
 def prompts(terminal: Any, count: int = 4, expect: str = "hello from {}") -> str:

@@ -1,15 +1,12 @@
 """`fastroute infer`: one prompt under a policy, through the command, against providers that do what a script says."""
 
 import asyncio
-import importlib.util
 import json
 import signal
 import socket
-import sys
 import threading
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -18,21 +15,10 @@ from fastroute.domain import Settlement, Usage
 from fastroute.ledger import bookkeeper
 from fastroute.ledger.keeper import Now
 from fastroute.visiting import visit
+from tests.cli import terminal_kit as kit
+from tests.cli.terminal_kit import BACKUP, PRIMARY
 
-
-def _kit():
-    """Test folders are no packages, so the terminal is loaded by its path."""
-    name = "terminal_kit"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-kit = _kit()
-playing, upstream, say, terminal, patiently = kit.playing, kit.upstream, kit.say, kit.terminal, kit.patiently
-PRIMARY, BACKUP = kit.PRIMARY, kit.BACKUP
+terminal = kit.terminal
 
 
 def stream_of(say, *texts, usage=(5, 7)):

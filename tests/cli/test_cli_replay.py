@@ -1,6 +1,5 @@
 """P-A14: a policy's latest prompts run again on other models: a table beside what was recorded, and the policy that follows."""
 
-import importlib.util
 import json
 import os
 import pty
@@ -9,28 +8,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from fastroute import replaying
 from fastroute.capture import content_of
 from fastroute.policies import read_policy
+from tests.cli import terminal_kit as kit
+from tests.cli.terminal_kit import BACKUP, PRIMARY
 
-
-def _kit():
-    """Test folders are no packages, so the terminal is loaded by its path."""
-    name = "terminal_kit"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-kit = _kit()
-playing, upstream, say, patiently = kit.playing, kit.upstream, kit.say, kit.patiently
-PRIMARY, BACKUP = kit.PRIMARY, kit.BACKUP
 THIRD = "openai/gpt-4.1-mini"
 REPLAY = ("replay", "-p", "desk")
 MARK = "# the policy that follows"

@@ -1,27 +1,14 @@
 """`infer --shadow`: another model is asked the same once the answer and its account are out, and the two are compared."""
 
-import importlib.util
 import json
 import re
 import signal
-import sys
 import threading
-from pathlib import Path
 
+from tests.cli import terminal_kit as kit
+from tests.cli.terminal_kit import BACKUP, PRIMARY
 
-def _kit():
-    """Test folders are no packages, so the terminal is loaded by its path."""
-    name = "terminal_kit"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-kit = _kit()
-playing, upstream, say, terminal, patiently = kit.playing, kit.upstream, kit.say, kit.terminal, kit.patiently
-PRIMARY, BACKUP = kit.PRIMARY, kit.BACKUP
+terminal = kit.terminal
 ASK = ("infer", "-p", "desk", "-u", "alice", "--input", "hello", "--shadow", BACKUP)
 
 

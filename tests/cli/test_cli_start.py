@@ -1,6 +1,5 @@
 """How `fastroute infer` begins: with no more than its first token needs, and with a bookkeeper that outlives nobody."""
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ import pytest
 
 from fastroute import visiting
 from fastroute.reaching import reach
+from tests.cli import terminal_kit as kit
 
 ROOT = Path(__file__).parents[2]
 # What neither a first token needs nor the bookkeeper that is started for it.
@@ -20,19 +20,7 @@ NOT_LOADED = {
     "importlib.resources", "fastroute.supervisor", "fastroute.reaching",
 }  # fmt: skip
 
-
-def _kit():
-    """Test folders are no packages, so the terminal is loaded by its path."""
-    name = "terminal_kit"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-kit = _kit()
-playing, upstream, say, terminal, patiently = kit.playing, kit.upstream, kit.say, kit.terminal, kit.patiently
+terminal = kit.terminal
 
 
 @pytest.fixture

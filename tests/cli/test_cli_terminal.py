@@ -1,6 +1,5 @@
 """What somebody at a terminal sees of `infer`, and what a program reads of it through a pipe: the same, by both ways."""
 
-import importlib.util
 import os
 import pty
 import select
@@ -9,24 +8,13 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
+from tests.cli import terminal_kit as kit
+from tests.cli.terminal_kit import BACKUP, PRIMARY
 
-def _kit():
-    """Test folders are no packages, so the terminal is loaded by its path."""
-    name = "terminal_kit"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-kit = _kit()
-playing, upstream, say, terminal, patiently = kit.playing, kit.upstream, kit.say, kit.terminal, kit.patiently
-PRIMARY, BACKUP = kit.PRIMARY, kit.BACKUP
+terminal = kit.terminal
 
 
 class Seen:

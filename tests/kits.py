@@ -1,0 +1,21 @@
+"""How test folders share a file that several import by its name alone: it is loaded by its path, and once."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def load(path: str, name: str = "") -> Any:
+    """The file at a path below the tests, from then on importable by its own name or the one that is given."""
+    place = Path(__file__).parent / path
+    name = name or place.stem
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, place)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules[name]

@@ -1,4 +1,5 @@
 # Whole chat answers: whether they may pass as they are, and what they say was used. Included by `_scan.pyx`.
+# `noexcept nogil` as in `_json.pxi`: C memory is read, and what is wrong is noted.
 
 cdef enum:
     HAS_ID = 1, HAS_OBJECT = 2, HAS_CREATED = 4, HAS_MODEL = 8, HAS_CHOICES = 16, HAS_USAGE = 32

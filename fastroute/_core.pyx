@@ -91,7 +91,7 @@ def cost_picodollars(
 
 
 @cython.cdivision(True)  # only non-negative amounts arrive here
-cdef inline int64_t rounded_up(int64_t picodollars) noexcept:
+cdef inline int64_t rounded_up(int64_t picodollars) noexcept:  # a millionth of an int64, and 1, is one
     return picodollars // PICO_PER_MICRO + (picodollars % PICO_PER_MICRO != 0)
 
 
@@ -161,11 +161,11 @@ cdef struct Key:
     uint64_t minor
 
 
-cdef inline bint precedes(Key *one, Key *other) noexcept:
+cdef inline bint precedes(Key *one, Key *other) noexcept:  # C numbers, compared
     return one.major < other.major or (one.major == other.major and one.minor < other.minor)
 
 
-cdef void sift_down(Key *heap, Py_ssize_t size) noexcept:
+cdef void sift_down(Key *heap, Py_ssize_t size) noexcept:  # places below ROWS_MAX: none overflows
     """Put the root of a heap whose worst key is on top where it belongs."""
     cdef Py_ssize_t at = 0
     cdef Py_ssize_t child = 1
@@ -181,7 +181,7 @@ cdef void sift_down(Key *heap, Py_ssize_t size) noexcept:
     heap[at] = moving
 
 
-cdef void sift_up(Key *heap, Py_ssize_t at) noexcept:
+cdef void sift_up(Key *heap, Py_ssize_t at) noexcept:  # as above
     cdef Key moving = heap[at]
     while at > 0 and precedes(&heap[(at - 1) >> 1], &moving):
         heap[at] = heap[(at - 1) >> 1]
@@ -189,7 +189,7 @@ cdef void sift_up(Key *heap, Py_ssize_t at) noexcept:
     heap[at] = moving
 
 
-cdef void sort(Key *heap, Py_ssize_t size) noexcept:
+cdef void sort(Key *heap, Py_ssize_t size) noexcept:  # as above
     """Turn the heap into a row, best first."""
     cdef Py_ssize_t end
     cdef Key worst
@@ -201,7 +201,7 @@ cdef void sort(Key *heap, Py_ssize_t size) noexcept:
 
 
 cdef inline int64_t priced(const Row *row, const Tier *tiers, int64_t input_tokens, int64_t output_tokens) noexcept:
-    """At most 4 * 10**18: two products of a token count and a rate."""
+    """At most 4 * 10**18: two products of a token count and a rate. Nothing overflows, so `noexcept` is true."""
     cdef int64_t input_rate = row.input_rate
     cdef int64_t output_rate = row.output_rate
     cdef int each
@@ -213,6 +213,7 @@ cdef inline int64_t priced(const Row *row, const Tier *tiers, int64_t input_toke
     return input_tokens * input_rate + output_tokens * output_rate
 
 
+# `noexcept`: C numbers are compared, and nothing is computed.
 cdef inline uint8_t verdict(const Query *query, const Row *row, Py_ssize_t index, int64_t p50, int64_t cost) noexcept:
     if query.capabilities & ~row.capabilities:
         return LACKS_CAPABILITY
@@ -234,7 +235,7 @@ cdef inline uint8_t verdict(const Query *query, const Row *row, Py_ssize_t index
 
 
 # The bounds are proven at the door: a weighted sum is below 2**94, a cost below 2**62. Cython's overflow check knows no
-# 128-bit type and would abort.
+# 128-bit type and would abort. Without it C numbers alone are left, and `noexcept` is true.
 @cython.overflowcheck(False)
 cdef inline Key rank(const Query *query, const Row *row, Py_ssize_t index, int64_t p50, int64_t cost) noexcept:
     cdef Key key
@@ -435,7 +436,7 @@ cdef struct Account:
     bint is_open
 
 
-cdef inline int64_t free_of(const Account *account) noexcept:
+cdef inline int64_t free_of(const Account *account) noexcept:  # by the bounds above nothing overflows
     return account.granted - account.released - account.spent - account.held
 
 

@@ -3,6 +3,7 @@
 Every reader below takes a pointer and returns the pointer after what it read, or NULL with the fault noted in the
 `Doc`. The byte at `Doc.end` can always be read and is never part of a token: a `bytes` object ends in NUL, a line in CR
 or LF. That is why only skipped white space, wide loads and what is lenient are checked against the end.
+`noexcept nogil` is true of all: they read C memory, and what is wrong, malloc too, is a note in the `Doc`.
 """
 
 cdef struct Text:

@@ -217,7 +217,7 @@ cdef class RequestScanner:
         self.places = {name: index for index, name in enumerate(self.names)}
         self.max_depth = max_depth
 
-    cdef int find(self, Text* key) noexcept:
+    cdef int find(self, Text* key) noexcept:  # reads C fields and bytes, no object
         cdef int i
         if key.size < 64 and self.lengths >> key.size & 1:
             for i in range(self.count):
@@ -257,7 +257,7 @@ cdef class RequestScanner:
         self.read_scalars(scan)
         return scan
 
-    cdef bptr top(self, Doc* d, Keys* keys, Scan scan) noexcept:
+    cdef bptr top(self, Doc* d, Keys* keys, Scan scan) noexcept:  # a fault is NULL; of `scan` only C fields are set
         cdef bptr p = space(d, d.base), start
         cdef Text key
         cdef size_t count

@@ -2,6 +2,7 @@
 
 A block is what stands up to and with one blank line: an event, or nothing. A comment that opens a block is a block of
 its own, so that a ping is neither held back nor piled up. Blocks leave in the call that completes them.
+What is `noexcept nogil` reads C memory and says what is wrong as `_json.pxi` does.
 """
 
 cdef inline bptr line_end(bptr p, bptr end, bptr* feed) noexcept nogil:
@@ -390,7 +391,7 @@ cdef class ChatStreamScanner(_Blocks):
                 self.kept = self.judge()
         return self.relay(start, next) if self.kept else 0
 
-    cdef bint finished(self) noexcept:
+    cdef bint finished(self) noexcept:  # reads two C fields
         return self.data_size == 6 and memcmp(self.data, b"[DONE]", 6) == 0
 
     cdef int judge(self) except -1:

@@ -151,6 +151,7 @@ cdef extern from *:
         return 0;
     }
     """
+    # `noexcept` is true of all: C that knows no Python, and tells a failure by what it returns.
     int64_t net_now() noexcept nogil
     int64_t net_cpu(int pid) noexcept nogil
     int net_poller() noexcept nogil

@@ -62,6 +62,7 @@ cdef struct State:
     Said json, models, stream_head, before, after, end
 
 
+# `noexcept nogil` is true from here on: C memory and sockets, no object, and every divisor a constant.
 cdef void push(State* s, int64_t at, int fd, unsigned int life) noexcept nogil:
     cdef size_t here, parent
     cdef Due swap

@@ -217,6 +217,7 @@ def warm(int fd):
             at += count
 
 
+# `noexcept`: C memory is copied and summed, with no object and no division.
 cdef void put(char *at, uint32_t kind, const char *payload, size_t length, uint64_t sequence, uint32_t seed) noexcept:
     cdef unsigned char head[12]
     cdef uint32_t word = kind << 24 | <uint32_t>length, crc
@@ -273,7 +274,7 @@ cdef class Appender:
 
 cdef inline Py_ssize_t look(
     const char *at, Py_ssize_t have, Py_ssize_t room, uint32_t seed, uint64_t least, uint64_t most
-) noexcept nogil:
+) noexcept nogil:  # C memory is read; what is wrong is an answer
     """`have` bytes of it are here, `room` are left in the segment; its number must be within `least` and `most`."""
     cdef uint64_t word, sequence
     cdef uint32_t kind

@@ -28,25 +28,25 @@ cdef struct Out:
     char *at  # NULL once something did not fit in here
 
 
-cdef inline bint fits(Out *out, Py_ssize_t size) noexcept:
+cdef inline bint fits(Out *out, Py_ssize_t size) noexcept:  # pointers, compared
     if out.at == NULL or size > space + ROOM - out.at:
         out.at = NULL
         return False
     return True
 
 
-cdef inline void put(Out *out, int byte) noexcept:
+cdef inline void put(Out *out, int byte) noexcept:  # a byte into `space`, whose room `fits` has seen
     out.at[0] = <char>byte
     out.at += 1
 
 
-cdef inline void big_endian(Out *out, uint64_t value, int size) noexcept:
+cdef inline void big_endian(Out *out, uint64_t value, int size) noexcept:  # as above, of a C number
     while size:
         size -= 1
         put(out, <int>(value >> (8 * size) & 0xff))
 
 
-cdef void whole(Out *out, long long value) noexcept:
+cdef void whole(Out *out, long long value) noexcept:  # as above; what does not fit is NULL in `out`
     if not fits(out, NUMBER):
         return
     if value < 0:

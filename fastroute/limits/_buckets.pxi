@@ -1,4 +1,5 @@
 # What lies in the memory, and the arithmetic on one bucket. Included by `_table.pyx`.
+# `noexcept` is true of all of it: C numbers and atomics, no object, and every divisor a constant.
 
 cdef extern from *:
     """

@@ -52,7 +52,7 @@ cdef class Pass:
     def __dealloc__(self):
         self.give_back()
 
-    cdef void give_back(self) noexcept:
+    cdef void give_back(self) noexcept:  # atomics in the table, which lives as long as its passes
         cdef int i
         for i in range(self.count):
             if self.places[i].entered:
@@ -103,6 +103,7 @@ cdef class Pass:
 
 cdef class Table:
     """The table as one worker sees it."""
+    # What is `noexcept` here is so as in `_buckets.pxi`: C numbers and atomics, no object, and no divisor that may be 0.
 
     cdef Py_buffer buffer
     cdef uint64_t *words

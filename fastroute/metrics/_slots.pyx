@@ -27,11 +27,11 @@ cdef enum:
 WIDTH_MAX = BOUNDS_MAX + 2
 
 
-cdef inline void add(Counter counter, uint64_t by) noexcept:
+cdef inline void add(Counter counter, uint64_t by) noexcept:  # moves a C number
     fr_set(counter.cell, fr_get(counter.cell) + by)
 
 
-cdef inline void add_value(Histogram histogram, uint64_t value) noexcept:
+cdef inline void add_value(Histogram histogram, uint64_t value) noexcept:  # as above
     cdef Py_ssize_t i = 0
     cdef uint64_t *bucket
     while i < histogram.count and value > histogram.bounds[i]:

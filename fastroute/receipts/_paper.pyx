@@ -155,7 +155,7 @@ cdef extern from *:
     char *more "fastroute_more" (Sheet *sheet, Py_ssize_t count) except NULL  # where so many bytes may be written
     int put "fastroute_put" (Sheet *sheet, const char *at, Py_ssize_t size) except -1
     int say "fastroute_say" (Sheet *sheet, const char *words) except -1
-    bint plain "fastroute_plain" (const char *at, Py_ssize_t size) noexcept
+    bint plain "fastroute_plain" (const char *at, Py_ssize_t size) noexcept  # looks at bytes
     int digits "fastroute_digits" (Sheet *sheet, uint64_t value, int least) except -1
 
 
@@ -496,7 +496,7 @@ def receipt_id(str request_id not None):
     return "rcpt_" + b32encode(hashed).decode().rstrip("=").lower()
 
 
-cdef bint is_ours(const char *at, Py_ssize_t size) noexcept:
+cdef bint is_ours(const char *at, Py_ssize_t size) noexcept:  # looks at bytes
     """Whether it is `req_`, eight characters of base32 and a count of up to 18 hexadecimal digits without a zero before."""
     cdef Py_ssize_t i
     if not 13 <= size <= 30 or memcmp(at, b"req_", 4) != 0 or at[12] == c"0":

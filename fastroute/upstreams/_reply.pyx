@@ -362,14 +362,14 @@ cdef class Reply:
         return 0
 
 
-cdef inline int hex_digit(unsigned char c) noexcept:
+cdef inline int hex_digit(unsigned char c) noexcept:  # a C number, compared
     if b"0" <= c <= b"9":
         return c - 48
     c |= 32
     return c - 87 if b"a" <= c <= b"f" else -1
 
 
-cdef bint has_close(const char *at, const char *end) noexcept:
+cdef bint has_close(const char *at, const char *end) noexcept:  # looks at bytes
     """Whether a comma-separated list names `close`."""
     cdef const char *comma
     cdef const char *stop

@@ -17,13 +17,13 @@ Runtime = Literal["managed", "local"]
 RUNTIMES: tuple[str, ...] = get_args(Runtime)
 
 RuntimePreference = Literal["any", "managed", "local"]
-RUNTIME_PREFERENCES: tuple[str, ...] = get_args(RuntimePreference)
+RUNTIME_PREFERENCES: tuple[RuntimePreference, ...] = get_args(RuntimePreference)
 
 LaneState = Literal["ok", "degraded", "stale"]
 
 Exclusion = Literal["capability", "policy", "runtime", "health", "latency", "cost", "unpriced", "context"]
 # The order is the order in which filters are tried; the first that fails is the reason. `_core` shares it.
-EXCLUSIONS: tuple[str, ...] = get_args(Exclusion)
+EXCLUSIONS: tuple[Exclusion, ...] = get_args(Exclusion)
 
 ModelKind = Literal["api", "weight"]
 MODEL_KINDS: tuple[str, ...] = get_args(ModelKind)

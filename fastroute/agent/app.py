@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -131,8 +131,7 @@ class AgentApp(Application):
 
     def __init__(self, models: Mapping[str, str], upstream: Upstream, pool: Pool, *, closed: bool) -> None:
         config, metrics = settings(), Metrics.in_memory()
-        upstream_of: Callable[[Entry], Upstream] = lambda entry: upstream  # noqa: E731  typed as the gateway wants it
-        gateway = AgentGateway(config, directory(models), upstream_of, metrics)
+        gateway = AgentGateway(config, directory(models), lambda entry: upstream, metrics)
         gateway.pool = pool
         super().__init__(gateway)
         self.gate = Gate(config, metrics, closed=closed)

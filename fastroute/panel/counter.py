@@ -58,16 +58,16 @@ class Counter:
             return None
         return row
 
-    def document(self, kind: str, id: str, type: type[T]) -> T | None:  # noqa: A002
+    def document(self, kind: str, id: str, type: type[T]) -> T | None:  # noqa: A002  as above
         """What is in a kept document, if it has not expired."""
         row = self.row(kind, id)
         return None if row is None else msgspec.msgpack.decode(row.body, type=type)
 
-    def keep(self, kind: str, id: str, account: int, body: Any, *, for_ms: int | None = None) -> None:  # noqa: A002
+    def keep(self, kind: str, id: str, account: int, body: Any, *, for_ms: int | None = None) -> None:  # noqa: A002  as above
         expires = None if for_ms is None else self.now_ms + for_ms
         self._pending[kind, id] = RecordRow(kind, id, account, self.now_ms, msgspec.msgpack.encode(body), expires)
 
-    def forget(self, kind: str, id: str) -> None:  # noqa: A002
+    def forget(self, kind: str, id: str) -> None:  # noqa: A002  as above
         self._pending[kind, id] = None
 
     def take(self) -> dict[tuple[str, str], RecordRow | None]:
@@ -77,7 +77,7 @@ class Counter:
 
     # --- accounts ---------------------------------------------------------------------------------------------------
 
-    def account(self, id: int) -> AccountRow:  # noqa: A002
+    def account(self, id: int) -> AccountRow:  # noqa: A002  as above
         row = self.book.account(id)
         if row is None:
             raise Refused(404, "account_not_found", "this account is gone")

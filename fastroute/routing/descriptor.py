@@ -20,6 +20,7 @@ from fastroute.domain import (
     Agent,
     Descriptor,
     ExpectedTokens,
+    RuntimePreference,
 )
 from fastroute.errors import DescriptorError
 
@@ -36,7 +37,7 @@ class RouteRequest(Struct, frozen=True):
     parent_step_id: str | None = None
 
 
-def parse(body: Mapping[str, Any]) -> Descriptor:
+def parse(body: object) -> Descriptor:
     """A descriptor from its JSON object; `DescriptorError` names the first field that breaks a rule.
 
     An absent field and an explicit null are the same; any other value is taken as it stands, never replaced.
@@ -53,13 +54,14 @@ def parse(body: Mapping[str, Any]) -> Descriptor:
     budget = _positive(body, "budget_ceiling_microdollars", MICRODOLLARS_MAX)
     latency = _positive(body, "latency_tolerance_ms", LATENCY_MAX_MS)
     capabilities = _capabilities(body.get("capabilities"))
-    preference = body.get("runtime_preference")
-    if preference is None:
-        preference = "any"
-    elif preference not in RUNTIME_PREFERENCES:
-        raise DescriptorError(
-            "runtime_preference", f"is one of {', '.join(RUNTIME_PREFERENCES)}, not {_shown(preference)}"
-        )
+    preference: RuntimePreference = "any"
+    preferred = body.get("runtime_preference")
+    if preferred is not None:
+        if preferred not in RUNTIME_PREFERENCES:
+            raise DescriptorError(
+                "runtime_preference", f"is one of {', '.join(RUNTIME_PREFERENCES)}, not {_shown(preferred)}"
+            )
+        preference = preferred
     expected = _expected_tokens(body.get("expected_tokens"))
     agent = _agent(body.get("agent"))
     iterations = body.get("max_outcome_iterations")
@@ -71,7 +73,7 @@ def parse(body: Mapping[str, Any]) -> Descriptor:
         latency_tolerance_ms=latency,
         expected_tokens=expected,
         capabilities=capabilities,
-        runtime_preference=preference,  # type: ignore[arg-type]  # one of the literal's own, checked above
+        runtime_preference=preference,
         agent=agent,
         max_outcome_iterations=iterations,
     )
@@ -79,7 +81,7 @@ def parse(body: Mapping[str, Any]) -> Descriptor:
 
 def parse_route_request(body: object) -> RouteRequest:
     """The body of `POST /v1/route`, decoded: a descriptor's fields and the three optional ids beside them."""
-    descriptor = parse(body)  # type: ignore[arg-type]  # which refuses what is no object
+    descriptor = parse(body)
     assert isinstance(body, Mapping)
     ids = {}
     for field in ("workflow_id", "step_id", "parent_step_id"):

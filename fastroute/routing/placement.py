@@ -232,4 +232,4 @@ def _verdict(
         case "context":
             expected = descriptor.expected_tokens
             detail = {"input": expected.input if expected else None, "window": entry.context_window}
-    return Verdict(entry.id, "excluded", reason, detail)  # type: ignore[arg-type]  # EXCLUSIONS are the literal's own
+    return Verdict(entry.id, "excluded", reason, detail)

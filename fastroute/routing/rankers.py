@@ -122,12 +122,13 @@ class Ordered(Struct, frozen=True):
     target_p95_ms: int | None = None
 
     def ranking(self, catalog: Catalog, descriptor: Descriptor, facts: Facts, snapshot: Snapshot) -> Ranking:
-        order, reason = self.order, "route_primary"
+        order = self.order
+        reason: Reason = "route_primary"
         faster = self._prepick(snapshot)
         if faster is not None:
             order = (faster, *(entry_id for entry_id in order if entry_id != faster))
             reason = "p95_prepick"
-        return Ranking(_core.RANK_ORDERED, (reason,), places_of(catalog, order))  # type: ignore[arg-type]  # both are Reasons
+        return Ranking(_core.RANK_ORDERED, (reason,), places_of(catalog, order))
 
     def _prepick(self, snapshot: Snapshot) -> str | None:
         if self.target_p95_ms is None or not self.order:

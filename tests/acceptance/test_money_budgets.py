@@ -26,7 +26,9 @@ def hold_of(house: House, model: str, **fields: Any) -> int:
     """The most that a request can cost, as a refusal tells it."""
     told = house.ask(house.agent(budget_microdollars=1), model, **fields)
     assert told.status == 402, told.body
-    return int(re.search(r"requested: (\d+) microdollars", told.error["message"])[1])  # type: ignore[index]
+    found = re.search(r"requested: (\d+) microdollars", told.error["message"])
+    assert found is not None, told.error
+    return int(found[1])
 
 
 # --- R-A3: nothing and no limit -------------------------------------------------------------------------------------

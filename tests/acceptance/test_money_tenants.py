@@ -50,7 +50,7 @@ def test_s10_lists_have_ones_own_alone(house: House, tenants: tuple[Key, Key]) -
     receipts = {}
     for key in tenants:
         receipts[key] = house.ask(key, "cheap", max_tokens=5).headers["x-router-receipt-id"]
-        until(lambda: house.fetch("GET", f"/v1/receipts/{receipts[key]}", key.token).status_code == 200)  # noqa: B023
+        until(lambda key=key: house.fetch("GET", f"/v1/receipts/{receipts[key]}", key.token).status_code == 200)
     listed = house.fetch("GET", "/v1/receipts?limit=1000", mine.token).json()["data"]
     assert receipts[mine] in {one["id"] for one in listed}
     assert {one["account"]["id"] if isinstance(one.get("account"), dict) else one["account"] for one in listed} == {

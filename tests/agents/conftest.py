@@ -42,7 +42,7 @@ def until(true: Callable[[], Any], what: str = "it") -> None:
         time.sleep(0.01)
 
 
-class Backend(kit.Stub):  # type: ignore[misc]
+class Backend(kit.Stub):  # type: ignore[misc]  # a kit that is loaded by its path has no types
     """A scripted backend, whose list of models is told by a script of its own."""
 
     def lists(self, *acts: Any) -> None:

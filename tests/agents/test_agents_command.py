@@ -42,7 +42,7 @@ def backend(backends: Any) -> Any:
 def fresh(router: Any, model: str) -> int:
     """The status of a request on a connection of its own, which any worker may take."""
     body = {"model": model, "messages": [{"role": "user", "content": "hi"}]}
-    told: int = httpx.post(f"{router.gateway.url}/v1/chat/completions", json=body, verify=False).status_code  # noqa: S501
+    told: int = httpx.post(f"{router.gateway.url}/v1/chat/completions", json=body, verify=False).status_code  # noqa: S501  loopback, no TLS
     return told
 
 
@@ -98,7 +98,7 @@ def test_directly_it_speaks_as_its_router_does(
         "local_direct=qwen",
     )  # fmt: skip
     running.says("registered with")
-    with httpx.Client(base_url=running.url, verify=False, timeout=10) as http:  # noqa: S501
+    with httpx.Client(base_url=running.url, verify=False, timeout=10) as http:  # noqa: S501  loopback, no TLS
         body = {"model": "local_direct", "messages": say.HELLO}
         for path in ("/infer", "/v1/chat/completions"):
             assert http.post(path, json=body).json()["choices"][0]["message"]["content"] == "I am qwen"
@@ -148,7 +148,7 @@ def test_one_of_two_is_killed_and_nobody_notices(
 
     def ask() -> None:
         # A client of its own for each: the fixture's is one connection.
-        with httpx.Client(base_url=router.gateway.url, verify=False, timeout=10) as http:  # noqa: S501
+        with httpx.Client(base_url=router.gateway.url, verify=False, timeout=10) as http:  # noqa: S501  loopback, no TLS
             while not stop.is_set():
                 body = {"model": "local_pair", "messages": say.HELLO}
                 answered.append(http.post("/v1/chat/completions", json=body).status_code)

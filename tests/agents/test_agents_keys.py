@@ -130,7 +130,7 @@ def test_bound_beyond_loopback_an_agent_serves_its_router_alone(
 ) -> None:
     backend, mine = backends("qwen"), token("public")
     flags = ("--backend", backend.url, "--router", closed.gateway.url, "--port", "0", "--models", "local_public=qwen")
-    running = agent(*flags, "--host", "0.0.0.0", env={"AGENT_TOKEN": mine})  # noqa: S104
+    running = agent(*flags, "--host", "0.0.0.0", env={"AGENT_TOKEN": mine})  # noqa: S104  what is tried
     running.says("registered with")
     assert running.url.startswith("http://127.0.0.1:")  # where it reaches its router from
     body = {"model": "local_public", "messages": say.HELLO}

@@ -238,8 +238,8 @@ def test_who_is_long_gone_is_forgotten_but_not_before_everybody_could_be_heard(o
     office.register("here", 0, "m")
     office.now += GONE_MS + LOOK_MS
     office.desk.tick(office.book, office.now)  # the house has just come back itself
-    assert len(office.ask("agents.list")) == 2  # type: ignore[arg-type]
+    assert len(office.ask("agents.list")) == 2
     office.ask("agents.heard", name="here")
     office.now += LOOK_MS
     office.desk.tick(office.book, office.now)
-    assert [each["name"] for each in office.ask("agents.list")] == ["here"]  # type: ignore[attr-defined]
+    assert [each["name"] for each in office.ask("agents.list")] == ["here"]

@@ -176,7 +176,7 @@ def test_p_a13_no_answer_without_its_receipt_whenever_it_is_killed(lab: Any, tmp
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         os.kill(pid, signal.SIGKILL)
         gateway.process.wait(10)
-        until(lambda: not any(_runs(one) for one in children))  # noqa: B023
+        until(lambda children=children: not any(_runs(one) for one in children))
         gateway.http.close()
         for name in promised:
             assert name in terminal.run("receipts", "--open", name).output

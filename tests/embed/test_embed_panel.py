@@ -247,8 +247,13 @@ def test_the_providers_key_is_asked_for_again_and_may_be_another(leased, panel, 
     router = leased(cache_ttl_seconds=0.05)
     kit.post(router, kit.chat())
     panel.key = {"provider_key": "sk-rotated", "provider": "openai", "base_url": upstream.url}
-    asked = lambda: upstream.asked[-1][1]["authorization"]  # noqa: E731  (asked twice)
-    kit.wait_until(lambda: kit.post(router, kit.chat()).status == 200 and asked() == "Bearer sk-rotated")
+
+    def rotated() -> bool:
+        return (
+            kit.post(router, kit.chat()).status == 200 and upstream.asked[-1][1]["authorization"] == "Bearer sk-rotated"
+        )
+
+    kit.wait_until(rotated)
 
 
 def test_a_key_that_was_taken_away_is_not_used_on(leased, panel, kit):

@@ -107,7 +107,7 @@ def test_the_picture_is_sound_whatever_the_figures(share: int) -> None:
     some = prompts(5)
     changes = {n: {"picodollars": share * n} for n in range(5)}
     drawn = picture(report(some, answers(some, auto=changes), "auto", "big", 1))
-    root = ElementTree.fromstring(drawn)  # noqa: S314  ours
+    root = ElementTree.fromstring(drawn)  # noqa: S314  drawn by ourselves
     assert root.tag.endswith("svg")
     assert "prefers-color-scheme: dark" in drawn
     assert "savings" in drawn
@@ -119,7 +119,7 @@ def test_the_picture_says_where_there_is_nothing_and_names_cannot_break_it() -> 
     some = PromptSet("<set> & more", parse(b'{"prompt": "x"}', "set").prompts)
     told = report(some, {}, 'a"b<c>', "big", 1)
     drawn = picture(told)
-    ElementTree.fromstring(drawn)  # noqa: S314  ours
+    ElementTree.fromstring(drawn)  # noqa: S314  drawn by ourselves
     assert "nothing to compare" in drawn
     assert "quality is not measured" in drawn
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -338,7 +339,7 @@ def changes(draw: Callable[..., object]) -> Changes:
     def some(row: st.SearchStrategy[object], key: Callable[[object], object]) -> dict:
         return {key(one): one for one in draw(st.lists(row, max_size=3))}
 
-    by_id = lambda row: row.id  # noqa: E731  one word
+    by_id = attrgetter("id")
     windows = st.builds(WindowRow, id=small, budget=st.just(1), name=st.sampled_from("abc"), ends_ms=st.just(None))
     return Changes(
         windows={row.id: replace(row, name="abc"[row.id - 1]) for row in some(windows, by_id).values()},

@@ -370,7 +370,7 @@ def test_on_a_full_disk_what_only_reads_is_answered(house: House, worker: tuple[
     assert house.ask(Who(6, digest=b"n".ljust(32))) == Known(6, None, "unknown")
 
 
-def test_a_sick_store_is_tried_less_and_less_often(house: House) -> None:
+def test_a_sick_store_is_tried_less_and_less_often(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     house.store.fault = StoreError("there is no room")
     tries = 0
 
@@ -379,7 +379,7 @@ def test_a_sick_store_is_tried_less_and_less_often(house: House) -> None:
         tries += 1
         return Memory.load(house.store)
 
-    house.store.load = load  # type: ignore[method-assign]
+    monkeypatch.setattr(house.store, "load", load)
     for _ in range(2000):
         house.later(5, (5, Ask(1, "open", {"name": "n", "amount": 1})))
     assert tries <= 10_000 // BACKOFF_MS[-1] * 3 + len(BACKOFF_MS)

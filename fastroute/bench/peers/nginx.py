@@ -44,7 +44,7 @@ class Nginx(Peer):
     settings = "one worker, kept connections to the provider, proxy_buffering off, no access log"
 
     @property
-    def version(self) -> str:  # type: ignore[override]  # the system's, whatever it is
+    def version(self) -> str:
         found = shutil.which("nginx", path=_path())
         if found is None:
             return "not installed"

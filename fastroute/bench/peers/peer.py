@@ -20,13 +20,17 @@ class Peer:
     """One peer. `home` is the folder its environment lives in, `place` one for this run alone."""
 
     name: ClassVar[str]
-    version: ClassVar[str]
     settings: ClassVar[str]
     """How it is configured, in a sentence for the page."""
     start_s: ClassVar[float] = 30.0
     streams: ClassVar[bool] = True
     requirements: ClassVar[tuple[str, ...]] = ()
     """What pip puts into an environment of its own."""
+
+    @property
+    def version(self) -> str:
+        """Which one is measured; a constant where it is installed for that."""
+        raise NotImplementedError
 
     def program(self, home: Path) -> Path:
         """What must be there for it to start."""

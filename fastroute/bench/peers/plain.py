@@ -15,7 +15,7 @@ class Plain(Peer):
     settings = "Granian, one worker; httpx.AsyncClient with 1000 connections, 500 of them kept"
 
     @property
-    def version(self) -> str:  # type: ignore[override]  # what is installed beside us
+    def version(self) -> str:
         return f"{version_of('starlette')} + {version_of('httpx')}"
 
     def program(self, home: Path) -> Path:

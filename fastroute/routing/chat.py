@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from fastroute import _core
-from fastroute.domain import Descriptor, ExpectedTokens
+from fastroute.domain import TOKENS_MAX, Descriptor, ExpectedTokens
 
 
 class Message(Struct, frozen=True):
@@ -136,6 +136,6 @@ def infer(chat: ChatRequest, counted: Facts, default_output: int | None = None) 
         task_class="chat",
         budget_ceiling_microdollars=None,
         latency_tolerance_ms=None,
-        expected_tokens=None if output is None else ExpectedTokens(counted.estimated_tokens, output),
+        expected_tokens=None if output is None else ExpectedTokens(counted.estimated_tokens, min(output, TOKENS_MAX)),
         capabilities=tuple(needs),
     )

@@ -69,6 +69,12 @@ def test_a_cap_of_nothing_is_no_cap(house: House, lab: Any, cap: int) -> None:
     assert told.status == 400
 
 
+@pytest.mark.parametrize("name", ["either", "auto"])
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+def test_a_huge_cap_is_no_fault_of_a_name_that_leads_to_several(house: House, name: str, field: str) -> None:
+    assert house.ask(house.key(), name, **{field: 10**30}).status == 200
+
+
 @pytest.mark.parametrize("field", ["max_tokens", "n"])
 def test_a_huge_number_is_refused_like_any_that_is_not_paid_for(house: House, lab: Any, field: str) -> None:
     for limits, status in (

@@ -177,7 +177,10 @@ class ChatStreamScanner:
         """Events that were relayed without being understood."""
 
 class Words:
-    """A few words that are looked for, together and in one pass, wherever they stand between quotes."""
+    """A few words that are looked for, together and in one pass, wherever they stand between quotes.
+
+    A body with a letter spelled as an escape counts as one that has them: a word may be hidden in it.
+    """
 
     def __init__(self, words: Iterable[bytes]) -> None: ...
     def within(self, body: bytes) -> bool: ...

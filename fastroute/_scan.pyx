@@ -377,13 +377,24 @@ cdef class Words:
         while True:
             at = <const char *>memchr(at, b'"', end - at)
             if at == NULL:
-                return False
+                return spelled(PyBytes_AS_STRING(body), end)
             at += 1
             if at == end:
-                return False
+                return spelled(PyBytes_AS_STRING(body), end)
             for i in range(self.first[<uchar>at[0]], self.first[<int><uchar>at[0] + 1]):
                 if end - at > self.sizes[i] and at[self.sizes[i]] == b'"' and memcmp(at, self.texts[i], self.sizes[i]) == 0:
                     return True
+
+
+cdef bint spelled(const char *at, const char *end) noexcept:
+    """Whether a letter or an underscore stands there as an escape, as in `\\u0074ools`: no encoder writes that by itself."""
+    while True:
+        at = <const char *>memchr(at, b"\\", end - at)
+        if at == NULL:
+            return False
+        if end - at > 4 and memcmp(at, b"\\u00", 4) == 0 and 0x34 <= <uchar>at[4] <= 0x37:
+            return True
+        at += 1
 
 
 include "_streams.pxi"

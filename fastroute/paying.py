@@ -10,14 +10,14 @@ from typing import Any, Final
 
 from fastroute import settle
 from fastroute._scan import Words
-from fastroute.bodies import decoded
+from fastroute.bodies import decoded, plain
 from fastroute.call import Call, Failed
 from fastroute.callers import ShapeError
 from fastroute.domain import TOKENS_MAX, Entry, Reservation
 from fastroute.ledger.accounts import Account, Shortage
 from fastroute.ledger.unlimited import Unlimited
 from fastroute.money import usd_from_microdollars
-from fastroute.plausibility import WINDOW_UNKNOWN, hosted, reads
+from fastroute.plausibility import WINDOW_UNKNOWN, reads, runs_tools
 
 # An answer cut shorter than this helps nobody.
 CAP_MIN: Final = 256
@@ -39,18 +39,17 @@ _KINDS: Final = {"budget_exhausted": "budget", "quota_exhausted": "daily_tokens"
 def cover(call: Call) -> None:
     """Before anything is reserved of a budget: what the request says that its bounds do not know of.
 
-    `Failed` for what costs more than prices can say; a context that the provider keeps may fill the whole window. The
-    relay asks only where a body has a word of `TELLING` in it.
+    `Failed` for what costs more than prices can say, and for what cannot be looked into; a context that the provider keeps
+    may fill the whole window. The relay asks only where a body has a word of `TELLING` in it.
     """
-    body = call.body
-    if call.surface.opaque or not TELLING.within(body):
+    if call.surface.opaque or not TELLING.within(call.body):
         return
     try:
         asked = decoded(call)
-    except ShapeError:
-        return  # a number that nothing holds; whoever translates it says so
+    except ShapeError as error:  # a provider may read what cannot be read here
+        raise Failed(400, "invalid_request_error", None, f"a budget cannot cover this: {error.message}") from None
     if call.account.hard:
-        _refuse_unpriced(asked, body)
+        _refuse_unpriced(asked, plain(call))
     rounds = reads(call)
     if rounds:
         window = max(entry.context_window or WINDOW_UNKNOWN for entry in call.entries)
@@ -63,7 +62,7 @@ def _refuse_unpriced(asked: dict[str, Any], body: bytes) -> None:
         raise _unpriced("service_tier", f"the tier {tier!r} has prices of its own")
     if asked.get("background"):
         raise _unpriced("background", "an answer that is made later is billed when nobody looks")
-    if any(hosted(tool) for tool in asked.get("tools") or ()) or asked.get("web_search_options"):
+    if runs_tools(asked) or asked.get("web_search_options"):
         raise _unpriced("tools", "tools that the provider runs cost fees beside tokens")
     if b'"1h"' in body and b'"cache_control"' in body:
         raise _unpriced("cache_control", "a cache of one hour has a price of its own; five minutes are priced")

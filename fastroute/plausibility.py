@@ -10,7 +10,7 @@ import logging
 from typing import Any, Final
 
 from fastroute import settle
-from fastroute.bodies import decoded
+from fastroute.bodies import decoded, plain
 from fastroute.call import Call
 from fastroute.callers import ShapeError
 from fastroute.domain import TOKENS_MAX, Entry, Reservation, Settlement, Usage
@@ -73,14 +73,14 @@ def _most_input(call: Call, entry: Entry) -> int:
 def reads(call: Call) -> int:
     """How many windows the provider may have read: none beside the request, one, or one for each round of its tools."""
     try:
-        body = decoded(call)
+        body, told = decoded(call), plain(call)
     except ShapeError:
         return 1
-    if any(hosted(tool) for tool in body.get("tools") or ()):
+    if runs_tools(body):
         return ROUNDS
     # A stored prompt is an object; a prompt that is a text is the request itself.
     kept = isinstance(body.get("prompt"), dict) or any(body.get(word) for word in _ELSEWHERE)
-    return 1 if kept or any(word in call.body for word in _REFERENCES) or _refers(body.get("input")) else 0
+    return 1 if kept or any(word in told for word in _REFERENCES) or _refers(body.get("input")) else 0
 
 
 def _refers(items: Any) -> bool:
@@ -89,6 +89,12 @@ def _refers(items: Any) -> bool:
         isinstance(item, dict) and "id" in item and not {"content", "output", "arguments", "summary"} & item.keys()
         for item in items
     )
+
+
+def runs_tools(body: dict[str, Any]) -> bool:
+    """Whether the provider is to run a tool itself. Google takes one tool for a list of it; what is neither is no tool."""
+    tools = body.get("tools")
+    return any(hosted(tool) for tool in (tools if isinstance(tools, list) else [tools]))
 
 
 def hosted(tool: Any) -> bool:

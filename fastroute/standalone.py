@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from fastroute.plausibility import hosted
+from fastroute.plausibility import runs_tools
 
 # What else an answer depends on than the request: a state that the provider keeps, a search, a machine that runs.
 _ELSEWHERE: Final = frozenset({
@@ -22,5 +22,4 @@ def stands_alone(surface: str, body: dict[str, Any]) -> bool:
         return False
     if surface == "responses" and isinstance(body.get("prompt"), dict):
         return False  # a template that its owner may change
-    tools = body.get("tools")
-    return not isinstance(tools, list) or not any(hosted(tool) for tool in tools)
+    return not runs_tools(body)

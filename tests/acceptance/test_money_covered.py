@@ -33,6 +33,48 @@ def test_options_with_prices_of_their_own_are_refused_under_a_budget(
     assert house.ask(house.key(), CHEAP, max_tokens=10, **fields).status == 200
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        rb'"service_tie\u0072": "priority"',
+        rb'"\u0074ools": [{"type": "web_search"}]',
+        rb'"tools": [{"cache_control": {"type": "ephemeral", "ttl": "1\u0068"}, "name": "f", "input_schema": {}}]',
+    ],
+)
+def test_and_so_they_are_however_their_names_are_spelled(house: House, lab: Any, fields: bytes) -> None:
+    """A provider reads escapes as the letters they are."""
+    key = house.key(budget_microdollars=50_000_000)
+    body = b'{"model": "cheap", "max_tokens": 10, "messages": [{"role": "user", "content": "hi"}], %b}' % fields
+    with no_more_asked(lab):
+        told = house.gateway.ask(CHEAP, content=body, headers=key.bearer)
+    assert (told.status, told.error["code"]) == (402, "unpriced_option")
+
+
+def test_what_cannot_be_looked_into_is_not_covered(house: House, lab: Any) -> None:
+    """A number that nothing here holds would hide the rest from us, and need not hide it from the provider."""
+    body = b'{"model": "cheap", "max_tokens": 10, "messages": [], "service_tier": "priority", "user": 1e999}'
+    with no_more_asked(lab):
+        told = house.gateway.ask(CHEAP, content=body, headers=house.key(budget_microdollars=50_000_000).bearer)
+    assert told.status == 400
+    assert "a budget cannot cover this" in told.error["message"]
+
+
+def test_one_tool_in_place_of_a_list_is_a_tool(house: House, lab: Any) -> None:
+    """Google's own API takes it so."""
+    body = json.dumps({"contents": [{"parts": [{"text": "hi"}]}], "tools": {"googleSearch": {}}}).encode()
+    path = f"/v1beta/models/{CHEAP}:generateContent"
+    with no_more_asked(lab):
+        told = house.gateway.ask(
+            CHEAP, path=path, content=body, headers=house.key(budget_microdollars=50_000_000).bearer
+        )
+    assert told.status == 402
+
+
+@pytest.mark.parametrize("tools", [5, True, "tools"])
+def test_tools_that_are_none_are_for_the_provider_to_refuse(house: House, tools: Any) -> None:
+    assert house.ask(house.key(budget_microdollars=50_000_000), CHEAP, max_tokens=10, tools=tools).status == 200
+
+
 @pytest.mark.parametrize("tier", ["auto", "default", "flex"])
 def test_a_tier_that_costs_no_more_passes(house: House, tier: str) -> None:
     assert house.ask(house.key(budget_microdollars=50_000), CHEAP, max_tokens=10, service_tier=tier).status == 200

@@ -1,5 +1,6 @@
 """Words between quotes: found wherever they stand, as a search of the text for each of them would."""
 
+import json
 import re
 
 import pytest
@@ -30,6 +31,17 @@ def test_every_word_that_tells_of_a_cost_is_found_at_any_depth():
     words = re.findall(rb"\w+", b"tools service_tier background cache_control prompt container id document_url plugins")
     for word in words:
         assert TELLING.within(b'{"a": [{"b": {"%b": 1}}]}' % word)
+
+
+@pytest.mark.parametrize("hidden", [rb"\u0074ools", rb"tool\u0073", rb"service\u005ftier", rb"too\u006Cs"])
+def test_a_letter_that_is_spelled_as_an_escape_may_hide_one(hidden):
+    assert TELLING.within(b'{"%b": 1}' % hidden)
+    assert TELLING.within(b'{"%b' % hidden)
+
+
+def test_what_encoders_escape_by_themselves_hides_none():
+    text = json.dumps({"text": 'h\u00fc\u4e16\n\t\x01 \\ "'}).encode() + rb'"\u003c \u0026 \u003e \u0027"' + rb'"\u00'
+    assert not TELLING.within(text)
 
 
 def test_words_are_few_and_not_empty():

@@ -36,7 +36,7 @@ from fastroute.cache import (
 from fastroute.call import Call, CallerGone, Failed
 from fastroute.callers import ShapeError
 from fastroute.clock import Clock
-from fastroute.config import Config
+from fastroute.config import Config, Secret
 from fastroute.domain import Entry
 from fastroute.errors import ConfigError, Problem
 from fastroute.ledger import secrets
@@ -54,6 +54,7 @@ _ANSWER_READ_MAX: Final = 4 << 20
 _PUTTING_MAX: Final = 64
 # Names of models and tenants that are remembered, of those that callers may invent.
 _REMEMBERED_MAX: Final = 1024
+_CLOSINGS: Final[set[asyncio.Task[None]]] = set()
 _ZERO: Final = re.compile(rb'"temperature"\s*:\s*-?0(?:\.0*)?(?:[eE][-+]?[0-9]+)?\s*[,}]').search
 
 
@@ -96,7 +97,7 @@ class Caching:
         self._putting: set[asyncio.Task[None]] = set() if before is None else before._putting
         self.memory: Memory = Memory(settings.max_bytes, clock) if before is None else before.memory
         self.memory.max_bytes = settings.max_bytes
-        same = before is not None and before._config.cache == settings
+        same = before is not None and _where(before._config) == _where(config)
         self.shared: Shared | None = before.shared if before is not None and same else _shared(config, pool, clock)
 
     def question(self, call: Call, wishes: Wishes, target: Target, asker: str) -> Question | None:
@@ -267,11 +268,16 @@ class Caching:
 
 
 def caching(config: Config, pool: Pool, clock: Clock, before: Caching | None = None) -> Caching | None:
-    """The cache that a configuration asks for; None where it asks for none."""
-    if config.cache.ttl_s == 0:
-        return None
-    root = root_of(secrets.pepper(config.state_dir)) if before is None else before.root
-    return Caching(config, pool, root, clock, before)
+    """The cache that a configuration asks for; None where it asks for none. What it does not share with `before` is let go."""
+    after: Caching | None = None
+    if config.cache.ttl_s:
+        root = root_of(secrets.pepper(config.state_dir)) if before is None else before.root
+        after = Caching(config, pool, root, clock, before)
+    if before is not None and before.shared is not None and (after is None or after.shared is not before.shared):
+        closing = asyncio.get_running_loop().create_task(before.shared.close())
+        _CLOSINGS.add(closing)
+        closing.add_done_callback(_CLOSINGS.discard)
+    return after
 
 
 def check(config: Config) -> None:
@@ -292,6 +298,11 @@ def likely(call: Call) -> bool:
 
 def _unpacked(value: bytes | None) -> Answer | None:
     return None if value is None else Answer.unpack(value)
+
+
+def _where(config: Config) -> tuple[str | None, Secret | None]:
+    """The store that workers share."""
+    return config.cache.endpoint, config.cache.redis_url
 
 
 def _shared(config: Config, pool: Pool, clock: Clock) -> Shared | None:

@@ -26,6 +26,7 @@ class Shared:
         self._away = False
         self._again_ms = 0
         self._quiet_until_ms = 0
+        self._closed = False
 
     async def get(self, name: str) -> bytes | None:
         if not self._may_ask():
@@ -56,10 +57,14 @@ class Shared:
             log.warning("the answer cache at %s gave something that was never put there; it is not told", self.where)
 
     async def close(self) -> None:
+        """Ask no more: whoever was under way with it goes on without."""
+        self._closed = True
         await self._store.close()
 
     def _may_ask(self) -> bool:
         """While it is away, one asks now and then; everybody else goes on without."""
+        if self._closed:
+            return False
         if not self._away:
             return True
         now = self._clock.monotonic_ms()
@@ -70,7 +75,7 @@ class Shared:
 
     def _rest(self, away: CacheAway) -> None:
         self._again_ms = self._clock.monotonic_ms() + REST_S * 1000
-        if not self._away:
+        if not self._away and not self._closed:
             self._away = True
             log.warning(
                 "the answer cache at %s is away (%s); this worker goes on with its own memory and asks again every %d s",

@@ -7,6 +7,7 @@ import json
 import logging
 
 import pytest
+from msgspec.structs import replace
 
 from fastroute import caching
 from fastroute.cache import ENTRIES_MAX
@@ -526,5 +527,30 @@ def test_a_configuration_that_is_read_again_keeps_the_answers(inside, up, ask_bo
             assert (await it.ask()).headers["x-cache"] == "hit"
             it.app.take(gateway.config, gateway.directory)
             assert it.app.gateway.cache.memory is it.cache.memory
+
+    run(case)
+
+
+def test_a_store_that_is_asked_no_more_is_let_go_of(inside, redis_url):
+    """Whoever was answered by the configuration of before may end after it: it goes on without."""
+    from redis.asyncio import Redis
+
+    async def case():
+        async with inside(redis_url=redis_url) as it, Redis.from_url(redis_url) as other:
+
+            async def connected():
+                return len(await other.client_list()) - 1
+
+            assert (await it.ask()).headers["x-cache"] == "miss"
+            gateway, config = it.app.gateway, it.app.gateway.config
+            it.app.take(replace(config, cache=replace(config.cache, ttl_s=90)), gateway.directory)
+            assert it.app.gateway.cache.shared is it.cache.shared
+            assert await connected() == 1
+            it.app.take(replace(config, cache=replace(config.cache, ttl_s=0)), gateway.directory)
+            async with asyncio.timeout(5):
+                while await connected():  # noqa: ASYNC110 - what it looks at is another process
+                    await asyncio.sleep(0.01)
+            await it.cache.shared.put("00", b"late", 9)
+            assert (await it.cache.shared.get("00"), await connected()) == (None, 0)
 
     run(case)

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from fastroute.ledger.journal import (
     holders,
     is_dead,
 )
+from tests.ledger.bookkeeper_kit import wait_until
 
 TORTURE = os.environ.get("FASTROUTE_TORTURE") == "1"
 KILLS = 1000 if TORTURE else 40
@@ -81,14 +81,6 @@ def everything(reader: Reader, limit: int = 4096) -> Records:
 def read_all(directory: Path, holder: int = 1) -> Records:
     with Reader(directory, holder) as reader:
         return everything(reader)
-
-
-def until(true: Callable[[], object], seconds: float = 10) -> None:
-    """Waits for another thread or process, and no longer than it must."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.002)
 
 
 @pytest.fixture
@@ -232,7 +224,7 @@ def test_the_next_segment_stands_ready_from_the_middle_of_one_on(directory: Path
         small.append(1, bytes(1000))
         assert not (directory / "1-1.log").exists()
         small.append(1, bytes(1000))
-        until((directory / "1-1.log").exists)
+        wait_until((directory / "1-1.log").exists, 10)
         assert len(read_all(directory)) == 2
     assert not (directory / "1-1.log").exists(), "closing takes away what was not used"
 
@@ -371,7 +363,7 @@ def test_a_reader_in_another_process_follows_a_writer_through_its_segments(child
             reader.drop_before(reader.segment)
             return len(found) >= count
 
-        until(done, 20)
+        wait_until(done, 20)
         assert reader.segment > 20
     assert found == written(5, count)
     drain.join(timeout=10)
@@ -467,7 +459,7 @@ def append_when_there_is_room(writer: Journal, payload: bytes) -> int:
             return False
         return True
 
-    until(appended)
+    wait_until(appended, 10)
     return numbers[0]
 
 

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from fastroute.ledger.books import Books
 from fastroute.ledger.door import answers, socket_path
 from fastroute.ledger.journal import boot_id
 from fastroute.ledger.sqlite import Store
+from tests.ledger.bookkeeper_kit import wait_until
 
 Child = Callable[..., subprocess.Popen[str]]
 
@@ -56,14 +56,6 @@ def house(state: Path, child: Child) -> subprocess.Popen[str]:
     return child(HOUSE, state)
 
 
-def wait_until(true: Callable[[], bool], within_s: float = 10) -> float:
-    began = time.monotonic()
-    while not true():
-        assert time.monotonic() < began + within_s, "it did not come to pass"
-        time.sleep(0.005)
-    return time.monotonic() - began
-
-
 def bookkeeper_of(house: subprocess.Popen[str]) -> int:
     """The process that says it keeps the books."""
     assert house.stdout is not None
@@ -76,8 +68,8 @@ def bookkeeper_of(house: subprocess.Popen[str]) -> int:
 def test_workers_begin_when_the_books_are_open_and_end_before_they_are_closed(
     state: Path, house: subprocess.Popen[str]
 ) -> None:
-    wait_until(lambda: all((state / f"worker-{n}").exists() for n in range(2)))
-    wait_until(lambda: (state / "worker-1").read_text() != "")
+    wait_until(lambda: all((state / f"worker-{n}").exists() for n in range(2)), 10)
+    wait_until(lambda: (state / "worker-1").read_text() != "", 10)
     house.terminate()
     assert house.wait(10) == 0
     assert [(state / f"{when}-{n}").read_text() for when in ("worker", "ended") for n in range(2)] == ["open"] * 4
@@ -88,18 +80,18 @@ def test_workers_begin_when_the_books_are_open_and_end_before_they_are_closed(
 
 def test_a_killed_bookkeeper_is_back_within_a_second(state: Path, house: subprocess.Popen[str]) -> None:
     pid = bookkeeper_of(house)
-    wait_until(lambda: (state / "worker-1").exists())
+    wait_until(lambda: (state / "worker-1").exists(), 10)
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not answers(state))
-    assert wait_until(lambda: answers(state)) < 1
+    wait_until(lambda: not answers(state), 10)
+    assert wait_until(lambda: answers(state), 10) < 1
     assert house.poll() is None
 
 
 def test_the_bookkeeper_does_not_outlive_its_supervisor(state: Path, house: subprocess.Popen[str]) -> None:
     pid = bookkeeper_of(house)
-    wait_until(lambda: answers(state))
+    wait_until(lambda: answers(state), 10)
     house.kill()
-    wait_until(lambda: not Path(f"/proc/{pid}").exists())
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), 10)
 
 
 def test_books_that_cannot_be_opened_end_it_and_say_why(state: Path, child: Child) -> None:
@@ -118,7 +110,7 @@ def test_a_weak_pepper_ends_it(state: Path, child: Child) -> None:
 
 
 def test_questions_are_answered_with_receipts_and_secrets_in_place(state: Path, house: subprocess.Popen[str]) -> None:
-    wait_until(lambda: answers(state))
+    wait_until(lambda: answers(state), 10)
     with socket.socket(socket.AF_UNIX) as wire:
         wire.settimeout(5)
         wire.connect(str(socket_path(state)))

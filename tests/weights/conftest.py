@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,16 +13,11 @@ from typing import Any
 import pytest
 
 from fastroute.weights import Keeper, Source, Spec, keeper, source
+from tests.kits import load
 
 STUB = Path(__file__).with_name("stub_host.py")
 
-# Test folders are no packages, so the kit is loaded by its path.
-_spec = importlib.util.spec_from_file_location("kit_for_weights", Path(__file__).parents[1] / "server/gateway_kit.py")
-assert _spec is not None
-assert _spec.loader is not None
-_kit = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = _kit
-_spec.loader.exec_module(_kit)
+_kit: Any = load("server/gateway_kit.py")
 
 
 @pytest.fixture(scope="session")

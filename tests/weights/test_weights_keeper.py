@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from gateway_kit import wait_until
 
 from fastroute.weights import Unloadable
 from fastroute.weights.place import Place
@@ -47,13 +48,6 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-def until(condition, within_s: float = 8.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
-
-
 def test_several_who_want_it_at_once_share_one_process(keep, play):
     path = play(load_s=0.3)
     keepers = [keep(path) for _ in range(3)]
@@ -73,7 +67,7 @@ def test_after_kill_9_the_next_who_asks_has_another_with_another_key(keep, play)
     before = keeper.wait(10)
     pid = pid_of(keeper)
     os.kill(pid, signal.SIGKILL)
-    until(lambda: keeper.address() is None)
+    wait_until(lambda: keeper.address() is None, 8)
     after = keeper.wait(10)
     assert said(after) == "one two"
     assert pid_of(keeper) != pid
@@ -93,8 +87,8 @@ def test_it_ends_when_its_last_user_is_killed(play, tmp_path):
         pid = place.told().pid
         user.kill()
         user.wait(5)
-    until(lambda: not place.alive())
-    until(lambda: is_gone(pid))
+    wait_until(lambda: not place.alive(), 8)
+    wait_until(lambda: is_gone(pid), 8)
     assert place.told() is None, "the key it had opens nothing and is not left lying about"
     place.close()
 

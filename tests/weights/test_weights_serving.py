@@ -3,12 +3,12 @@
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator
 
 import httpx
 import openai
 import pytest
+from gateway_kit import wait_until
 
 from fastroute.weights import serving
 from fastroute.weights.asked import Done, Refused, read
@@ -65,13 +65,6 @@ def client(server: Server) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def until(condition, within_s: float = 5.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
-
-
 def test_a_whole_answer_and_a_streamed_one_say_the_same(client, engine):
     engine.go.release(100)
     whole = client.chat.completions.create(model="m", messages=HI)
@@ -97,7 +90,7 @@ def test_one_generates_and_the_others_wait_their_turn(client, engine, server):
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
-    until(lambda: server.turns.waiting == 3)
+    wait_until(lambda: server.turns.waiting == 3, 5)
     engine.go.release(100)
     for thread in threads:
         thread.join(5)
@@ -114,9 +107,9 @@ def test_beyond_the_queue_a_caller_is_told_to_come_again(server, engine, monkeyp
             for how in [{"json": body, "headers": dict(http.headers), "timeout": 10}] * 2
         ]
         threads[0].start()
-        until(lambda: engine.running == 1)
+        wait_until(lambda: engine.running == 1, 5)
         threads[1].start()
-        until(lambda: server.turns.waiting == 1)
+        wait_until(lambda: server.turns.waiting == 1, 5)
         refused = http.post("/v1/chat/completions", json=body)
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
         engine.go.release(100)
@@ -130,9 +123,9 @@ def test_a_caller_who_leaves_gives_the_turn_back(client, engine, server, stream)
     head = b"POST /v1/chat/completions HTTP/1.1\r\nauthorization: Bearer the-key\r\ncontent-length: %d\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port)) as sock:
         sock.sendall(head % len(body) + body)
-        until(lambda: engine.running == 1)
+        wait_until(lambda: engine.running == 1, 5)
         engine.go.release(3)
-    until(lambda: engine.ended == 1)
+    wait_until(lambda: engine.ended == 1, 5)
     engine.go.release(100)
     assert client.chat.completions.create(model="m", messages=HI).choices[0].message.content == "one two three"
 
@@ -140,7 +133,7 @@ def test_a_caller_who_leaves_gives_the_turn_back(client, engine, server, stream)
 def test_a_caller_who_leaves_while_waiting_never_generates(client, engine, server):
     thread = threading.Thread(target=lambda: client.chat.completions.create(model="m", messages=HI))
     thread.start()
-    until(lambda: engine.running == 1)
+    wait_until(lambda: engine.running == 1, 5)
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(
             f"http://127.0.0.1:{server.port}/v1/chat/completions",
@@ -148,7 +141,7 @@ def test_a_caller_who_leaves_while_waiting_never_generates(client, engine, serve
             headers={"authorization": "Bearer the-key"},
             timeout=0.2,
         )
-    until(lambda: server.turns.waiting == 0)
+    wait_until(lambda: server.turns.waiting == 0, 5)
     engine.go.release(100)
     thread.join(5)
     assert engine.ended == 1

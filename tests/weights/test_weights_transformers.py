@@ -1,27 +1,20 @@
 """Transformers on a tiny model that is made here: exact counts, stops across tokens, seeds, templates, callers who leave."""
 
 import contextlib
-import importlib.util
-import sys
 import time
 from importlib.util import find_spec
-from pathlib import Path
 
 import httpx
 import openai
 import pytest
 
 from fastroute.weights import WeightsError, host
+from tests.weights import tiny_llama as tiny
 
 MISSING = [name for name in ("torch", "transformers", "tokenizers", "safetensors") if find_spec(name) is None]
 pytestmark = pytest.mark.skipif(
     bool(MISSING), reason=f"{', '.join(MISSING)} not installed (fastroute[weights]): no weights are run by transformers"
 )
-
-_spec = importlib.util.spec_from_file_location("tiny_llama", Path(__file__).with_name("tiny_llama.py"))
-tiny = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = tiny
-_spec.loader.exec_module(tiny)
 
 HI = [{"role": "user", "content": "hé 😀"}]
 PROMPT_TOKENS = len(tiny.templated(("user", "hé 😀")).encode())

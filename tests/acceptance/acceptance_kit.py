@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 START_S = 30.0
@@ -345,6 +346,14 @@ class Stubs:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(5)
 
 
+@pytest.fixture(scope="session")
+def stubs() -> Iterator[Stubs]:
+    """Where providers are opened."""
+    stubs = Stubs()
+    yield stubs
+    stubs.close()
+
+
 # --- the gateway ----------------------------------------------------------------------------------------------------
 
 
@@ -482,6 +491,16 @@ def start(place: Path, config: str, env: Mapping[str, str] | None = None, worker
     process.kill()
     process.wait()
     raise AssertionError(f"the gateway did not start:\n{log.read_text()}")
+
+
+def end_well(running: list[Gateway]) -> None:
+    """All are told to end; each does so with 0, and none has told a traceback."""
+    for gateway in running:
+        gateway.end()
+    codes = [gateway.ended() for gateway in running]
+    logs = [gateway.log.read_text() for gateway in running]
+    assert codes == [0] * len(codes), logs
+    assert not [log for log in logs if "Traceback" in log], logs
 
 
 def _answers(url: str) -> bool:

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-# Test folders are no packages, so the kits are loaded by their paths and imported by their names from then on.
-for _name in ("acceptance_kit", "money_desk_kit"):
-    if _name not in sys.modules:
-        _spec = importlib.util.spec_from_file_location(_name, Path(__file__).with_name(f"{_name}.py"))
-        assert _spec is not None
-        assert _spec.loader is not None
-        sys.modules[_name] = importlib.util.module_from_spec(_spec)
-        _spec.loader.exec_module(sys.modules[_name])
-kit: Any = sys.modules["acceptance_kit"]
-desk: Any = sys.modules["money_desk_kit"]
+from tests.kits import load
 
-
-@pytest.fixture(scope="session")
-def stubs() -> Iterator[Any]:
-    """Where providers are opened."""
-    stubs = kit.Stubs()
-    yield stubs
-    stubs.close()
+kit: Any = load("acceptance/acceptance_kit.py")
+desk: Any = load("acceptance/money_desk_kit.py")
+stubs = kit.stubs
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +26,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         return gateway
 
     yield serve
-    for gateway in running:
-        gateway.end()
-    codes = [gateway.ended() for gateway in running]
-    logs = [gateway.log.read_text() for gateway in running]
-    assert codes == [0] * len(codes), logs
-    assert not [log for log in logs if "Traceback" in log], logs
+    kit.end_well(running)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import signal
@@ -20,18 +19,13 @@ from click.testing import CliRunner
 from fastroute.beats import Beats
 from fastroute.cli import main
 from fastroute.ledger.agents import registered
+from tests.kits import load
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 15.0
 
-# Test folders are no packages, so the kit is loaded by its path.
-if "acceptance_kit" not in sys.modules:
-    _spec = importlib.util.spec_from_file_location("acceptance_kit", ROOT / "tests/acceptance/acceptance_kit.py")
-    assert _spec is not None
-    assert _spec.loader is not None
-    sys.modules["acceptance_kit"] = importlib.util.module_from_spec(_spec)
-    _spec.loader.exec_module(sys.modules["acceptance_kit"])
-kit: Any = sys.modules["acceptance_kit"]
+kit: Any = load("acceptance/acceptance_kit.py")
+stubs = kit.stubs  # where backends and scripted agents are opened
 
 
 def until(true: Callable[[], Any], what: str = "it") -> None:
@@ -153,12 +147,16 @@ class Agent:
             pytest.fail(f"the agent did not end:\n{self.said}")
 
 
-@pytest.fixture(scope="session")
-def stubs() -> Iterator[Any]:
-    """Where backends and scripted agents are opened."""
-    stubs = kit.Stubs()
-    yield stubs
-    stubs.close()
+@pytest.fixture(scope="module")
+def a(stubs: Any) -> Any:
+    """An agent that a test announces itself, and plays."""
+    return stubs.open()
+
+
+@pytest.fixture(scope="module")
+def b(stubs: Any) -> Any:
+    """Another."""
+    return stubs.open()
 
 
 @pytest.fixture
@@ -188,12 +186,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ro
         return Router(running[-1], place)
 
     yield serve
-    for gateway in running:
-        gateway.end()
-    codes = [gateway.ended() for gateway in running]
-    logs = [gateway.log.read_text() for gateway in running]
-    assert codes == [0] * len(codes), logs
-    assert not [log for log in logs if "Traceback" in log], logs
+    kit.end_well(running)
 
 
 @pytest.fixture

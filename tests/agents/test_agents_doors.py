@@ -35,16 +35,6 @@ def openai(stubs: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def a(stubs: Any) -> Any:
-    return stubs.open()
-
-
-@pytest.fixture(scope="module")
-def b(stubs: Any) -> Any:
-    return stubs.open()
-
-
-@pytest.fixture(scope="module")
 def house(serve: Any, openai: Any) -> Any:
     """Two workers, no key anywhere: an open house on loopback."""
     house = serve(CONFIG.format(openai=openai.url), workers=2)

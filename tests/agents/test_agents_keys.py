@@ -10,16 +10,6 @@ import httpx
 import pytest
 
 
-@pytest.fixture(scope="module")
-def a(stubs: Any) -> Any:
-    return stubs.open()
-
-
-@pytest.fixture(scope="module")
-def b(stubs: Any) -> Any:
-    return stubs.open()
-
-
 @pytest.fixture(autouse=True)
 def _clean(a: Any, b: Any) -> None:
     a.forget()

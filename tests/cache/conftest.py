@@ -14,7 +14,6 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
@@ -32,16 +31,10 @@ from fastroute.clock import ManualClock
 from fastroute.config import Secret
 from fastroute.upstreams.pool import Pool
 from fastroute.web.app import Application
+from tests.kits import load
 
-# Test folders are no packages, so the kit of the acceptance cases is loaded by its path.
-_NAME = "acceptance_kit"
-if _NAME not in sys.modules:
-    _spec = importlib.util.spec_from_file_location(_NAME, Path(__file__).parents[1] / "acceptance" / f"{_NAME}.py")
-    assert _spec is not None
-    assert _spec.loader is not None
-    sys.modules[_NAME] = importlib.util.module_from_spec(_spec)
-    _spec.loader.exec_module(sys.modules[_NAME])
-kit: Any = sys.modules[_NAME]
+kit: Any = load("acceptance/acceptance_kit.py")
+stubs = kit.stubs
 
 CONFIG = """
 providers:
@@ -65,13 +58,6 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
         from fastroute.cache import redis
 
         monkeypatch.setattr(redis, "GET_S", 10.0)
-
-
-@pytest.fixture(scope="session")
-def stubs() -> Iterator[Any]:
-    stubs = kit.Stubs()
-    yield stubs
-    stubs.close()
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,7 @@ models:
 
 acceptance: Any = load("acceptance/acceptance_kit.py")
 desk: Any = load("acceptance/money_desk_kit.py")
+stubs = acceptance.stubs
 scripts: Any = load("gateway/conftest.py", "gateway_conftest")
 
 
@@ -86,11 +87,9 @@ class Terminal:
 
 
 @pytest.fixture(scope="session")
-def lab() -> Iterator[Any]:
+def lab(stubs: Any) -> Any:
     """A provider."""
-    stubs = acceptance.Stubs()
-    yield stubs.open()
-    stubs.close()
+    return stubs.open()
 
 
 @pytest.fixture(scope="module")

@@ -113,45 +113,52 @@ class ChatPipe:
         return chat_error(kind, code, message)
 
 
-class NativePipe:
+class _Reading:
+    """What the reader of a provider's events has seen, as its pipe says it."""
+
+    def __init__(self, reader: ChatStream | ResponsesStream) -> None:
+        self._reader = reader
+        self._splitter = _scan.EventSplitter()
+
+    @property
+    def content_seen(self) -> bool:
+        return self._reader.content_seen
+
+    @property
+    def content_bytes(self) -> int:
+        return self._reader.content_bytes
+
+    @property
+    def ended(self) -> bool:
+        return self._reader.ended
+
+    @property
+    def usage(self) -> Usage | None:
+        return self._reader.usage
+
+    @property
+    def error(self) -> ProviderError | None:
+        return self._reader.error
+
+
+class NativePipe(_Reading):
     """A caller and a provider of the same dialect, not OpenAI's: whole events pass byte for byte, a translator looks on.
 
     Never relayed in passing: a half event, an error and whatever follows it, and the last word, which `finish` gives.
     """
 
     def __init__(self, observer: ChatStream | ResponsesStream, encoder: Encoder) -> None:
-        self._observer = observer
+        super().__init__(observer)
         self._encoder = encoder
-        self._splitter = _scan.EventSplitter()
         self._tail = bytearray()
         self._last: list[bytes] = []
 
     @property
-    def content_seen(self) -> bool:
-        return self._observer.content_seen
-
-    @property
-    def content_bytes(self) -> int:
-        return self._observer.content_bytes
-
-    @property
     def complete(self) -> bool:
-        return self._observer.done
-
-    @property
-    def ended(self) -> bool:
-        return self._observer.ended
-
-    @property
-    def usage(self) -> Usage | None:
-        return self._observer.usage
-
-    @property
-    def error(self) -> ProviderError | None:
-        return self._observer.error
+        return self._reader.done
 
     def feed(self, data: bytes) -> bytes:
-        tail, observer = self._tail, self._observer
+        tail, observer = self._tail, self._reader
         searched = max(len(tail) - 3, 0)
         tail += data
         out: list[bytes] = []
@@ -182,37 +189,17 @@ class NativePipe:
         return self._encoder.fail(kind, code, message)
 
 
-class TranslatedPipe:
+class TranslatedPipe(_Reading):
     """A provider's dialect into chat chunks, and those into the caller's own dialect when it is not chat."""
 
     def __init__(self, translator: ChatStream, encoder: Encoder | None) -> None:
+        super().__init__(translator)
         self._translator = translator
         self._encoder = encoder
-        self._splitter = _scan.EventSplitter()
-
-    @property
-    def content_seen(self) -> bool:
-        return self._translator.content_seen
-
-    @property
-    def content_bytes(self) -> int:
-        return self._translator.content_bytes
 
     @property
     def complete(self) -> bool:
         return self._translator.whole
-
-    @property
-    def ended(self) -> bool:
-        return self._translator.ended
-
-    @property
-    def usage(self) -> Usage | None:
-        return self._translator.usage
-
-    @property
-    def error(self) -> ProviderError | None:
-        return self._translator.error
 
     def feed(self, data: bytes) -> bytes:
         out = []

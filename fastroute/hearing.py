@@ -101,7 +101,7 @@ class _Listener:
     def take(self, said: Any) -> None:
         if not isinstance(said, dict):
             return
-        for choice in said.get("choices") or ():
+        for choice in _items(said.get("choices")):
             if isinstance(choice, dict) and not choice.get("index"):
                 self._choice(choice)
         kind = said.get("type")
@@ -112,23 +112,22 @@ class _Listener:
             self._close(told if isinstance(told, dict) else {})
         elif said.get("object") == "response":
             self._close(said)
-            for item in said.get("output") or ():
-                for part in (item.get("content") or ()) if isinstance(item, dict) else ():
+            for item in _items(said.get("output")):
+                for part in _items(item.get("content")) if isinstance(item, dict) else ():
                     self._say(part.get("text") if isinstance(part, dict) else None)
 
     def _close(self, response: dict[str, Any]) -> None:
         status = response.get("status")
         self.finish = status if isinstance(status, str) else None
-        items = response.get("output")
-        self.calls = sum(isinstance(i, dict) and i.get("type") == "function_call" for i in items or ())
+        items = _items(response.get("output"))
+        self.calls = sum(isinstance(item, dict) and item.get("type") == "function_call" for item in items)
 
     def _choice(self, choice: dict[str, Any]) -> None:
         message = choice.get("delta") or choice.get("message")
         if isinstance(message, dict):
             self._say(message.get("content"))
-            tools = message.get("tool_calls")
             # In a stream only what opens a call has its name.
-            self.calls += sum(map(_is_opened, tools if isinstance(tools, list) else ()))
+            self.calls += sum(map(_is_opened, _items(message.get("tool_calls"))))
         self._say(choice.get("text"))
         finish = choice.get("finish_reason")
         if isinstance(finish, str):
@@ -137,6 +136,11 @@ class _Listener:
     def _say(self, text: Any) -> None:
         if isinstance(text, str):
             self.texts.append(text)
+
+
+def _items(found: Any) -> list[Any]:
+    """A list of an answer; a provider may have put anything in its place."""
+    return found if isinstance(found, list) else []
 
 
 def _is_opened(call: Any) -> bool:

@@ -156,3 +156,19 @@ def test_only_so_much_is_copied_and_everything_passes():
 def test_what_was_asked_is_the_last_words_of_its_user(body, text):
     assert prompt_text(json.dumps(body).encode()) == text
     assert prompt_text(b"{") == ""
+
+
+@pytest.mark.parametrize("said", [5, True, 1.5, "text", {"a": 1}, [5], [[]], [None]])
+def test_what_is_no_list_where_one_should_be_is_heard_as_nothing(said):
+    """The relay passes events on that it does not look into; whoever keeps or judges them must not fail over them."""
+    for told in (
+        {"choices": said},
+        {"choices": [{"message": {"tool_calls": said}}]},
+        {"object": "response", "status": "completed", "output": said},
+        {"object": "response", "status": "completed", "output": [{"content": said}]},
+        {"type": "response.completed", "response": {"output": said}},
+    ):
+        data = json.dumps(told).encode()
+        for operation in ("chat", "completions", "responses"):
+            assert not tapped(OpenAI(), operation, False, data).said_something
+            assert not tapped(OpenAI(), operation, True, b"data: " + data + b"\n\n").said_something

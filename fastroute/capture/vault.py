@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -48,19 +48,18 @@ class Vault:
         """Every key there; with `make` a first one is made where there is none. `CaptureError` when none can be used."""
         if not installed():
             raise CaptureError("content is encrypted with a package that is not here: pip install 'fastroute[capture]'")
-        try:
+        with _readable(directory):
             if make and not _numbers(directory):
                 _make(directory)
             keys = {number: _read(directory / f"content-{number}.key") for number in _numbers(directory)}
-        except OSError as error:
-            raise CaptureError(f"the key {error.filename or directory} cannot be used: {error.strerror}") from error
         if not keys:
             raise CaptureError(f"{directory} has no content-1.key, without which nothing that was captured can be read")
         return cls(keys)
 
     def is_of(self, directory: Path) -> bool:
-        """Whether these are the keys that are there now: none was added, and none destroyed."""
-        return self._keys.keys() == set(_numbers(directory))
+        """Whether these are the keys that are there now: none was added, and none destroyed. `CaptureError` as above."""
+        with _readable(directory):
+            return self._keys.keys() == set(_numbers(directory))
 
     def close(self, name: str, content: bytes) -> bytes:
         """Encrypted under the newest key, for the receipt of that name alone."""
@@ -95,6 +94,14 @@ class Vault:
 
 def _bound(name: str, head: bytes) -> bytes:
     return name.encode() + b"\0" + head[:5]
+
+
+@contextmanager
+def _readable(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CaptureError(f"the key {error.filename or directory} cannot be used: {error.strerror}") from error
 
 
 def _numbers(directory: Path) -> list[int]:

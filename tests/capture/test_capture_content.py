@@ -105,3 +105,14 @@ def test_without_a_key_or_the_package_it_is_said_what_is_missing(tmp_path, monke
     monkeypatch.setattr(vault, "find_spec", lambda name: None)
     with pytest.raises(CaptureError, match=r"pip install 'fastroute\[capture\]'"):
         Vault.open(tmp_path, make=True)
+
+
+def test_keys_that_cannot_be_looked_at_any_more_are_a_fault_of_capture(tmp_path):
+    """It is looked at before each prompt that is kept, and a prompt that is not kept is counted."""
+    directory = tmp_path / "secrets"
+    box = Vault.open(directory, make=True)
+    directory.rename(tmp_path / "away")
+    assert not box.is_of(directory)
+    directory.write_text("in its place")
+    with pytest.raises(CaptureError, match=r"secrets cannot be used: Not a directory"):
+        box.is_of(directory)

@@ -68,35 +68,45 @@ class _Answer:
         self._parts: list[str] = []
         self._began = time.monotonic()
         self._first: float | None = None
+        self._answered = False
         self.head: httpx.Headers = httpx.Headers()
         self.status = 499
         self.error: dict[str, Any] | None = None
 
     def read(self, response: httpx.Response) -> None:
         self.head, self.status = response.headers, response.status_code
-        if not response.headers.get("content-type", "").startswith("text/event-stream"):
-            self._whole(response.read())
-            return
-        events = _scan.EventSplitter()
-        for data in response.iter_bytes():
-            for _, said in events.feed(data):
-                if said != b"[DONE]":
-                    self._take(orjson.loads(said), "delta")
+        if response.headers.get("content-type", "").startswith("text/event-stream"):
+            self._follow(response)
+        else:
+            self._take(_json(response.read()), "message")
+        if self.error is None and (self.status != 200 or not self._answered):
+            self.error = {"message": f"the server answered {self.status} with something that is no answer of a chat"}
 
-    def _whole(self, body: bytes) -> None:
+    def _follow(self, response: httpx.Response) -> None:
+        events = _scan.EventSplitter()
         try:
-            said = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            said = {"error": {"message": f"the server answered {self.status} with something that is not JSON"}}
-        self._take(said, "message")
+            for data in response.iter_bytes():
+                for _, said in events.feed(data):
+                    if said != b"[DONE]":
+                        self._take(_json(said), "delta")
+        except _scan.ScanError as error:
+            self.error = {"message": f"the server's stream cannot be read: {error}"}
 
     def _take(self, said: Any, part: str) -> None:
+        if said is None:
+            self.error = {"message": f"the server answered {self.status} with something that is not JSON"}
         if not isinstance(said, dict):
             return
-        if isinstance(said.get("error"), dict):
-            self.error = said["error"]
-        for choice in said.get("choices") or ():
-            text = (choice.get(part) or {}).get("content")
+        error = said.get("error")
+        if error:
+            self.error = error if isinstance(error, dict) else {"message": str(error)}
+        choices = said.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            found = choice.get(part) if isinstance(choice, dict) else None
+            if not isinstance(found, dict):
+                continue
+            self._answered = True
+            text = found.get("content")
             if isinstance(text, str) and text:
                 self._first = self._first or time.monotonic()
                 self._parts.append(text)
@@ -143,6 +153,14 @@ class _Answer:
             if response.status_code != 404:
                 return None
             time.sleep(_RECEIPT_PAUSE_S)
+        return None
+
+
+def _json(data: bytes) -> Any:
+    """What was said; None when it is not JSON, or says nothing."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
         return None
 
 

@@ -151,7 +151,8 @@ class InProcess:
 def said_in(body: Any) -> str:
     """The text of a chat's answer; empty when it says nothing, or only calls a tool."""
     choices = body.get("choices") if isinstance(body, dict) else None
-    message = choices[0].get("message") if choices else None
+    first = choices[0] if isinstance(choices, list) and choices else None
+    message = first.get("message") if isinstance(first, dict) else None
     content = message.get("content") if isinstance(message, dict) else None
     return content if isinstance(content, str) else ""
 

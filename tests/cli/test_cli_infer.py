@@ -357,3 +357,33 @@ def test_beside_a_running_server_its_books_are_used_and_over_http_its_policies(t
 def _listens(port):
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "told"),
+    [
+        (500, b'{"error": "out of order"}', "out of order"),
+        (404, b'{"detail": "Not Found"}', "answered 404"),
+        (200, b"[]", "no answer of a chat"),
+        (200, b'{"choices": 5}', "no answer of a chat"),
+        (200, b'{"choices": [5]}', "no answer of a chat"),
+        (200, b"<html>", "not JSON"),
+    ],
+)
+def test_a_server_that_answers_no_chat_is_no_answer(terminal, upstream, say, status, body, told):
+    """Some other server behind `--url`, or a proxy before it: nothing was answered, and a script is told so."""
+    terminal.policy()
+    upstream.script("desk", say.whole(body, status))
+    ran = terminal.infer("--url", upstream.url, "--key", "sk-any")
+    assert (ran.code, ran.out) == (69, "")
+    assert told in ran.err
+
+
+def test_a_stream_that_turns_into_something_else_is_no_answer(terminal, upstream, say):
+    terminal.policy()
+    first, *_ = say.openai_events("Hel")
+    for junk, told in ((b"data: <html>\n\n", "not JSON"), (b"data: " + b"x" * (1 << 21) + b"\n\n", "cannot be read")):
+        upstream.script("desk", [say.head(), say.chunk(first), say.chunk(junk), say.LAST])
+        ran = terminal.infer("--url", upstream.url, "--key", "sk-any")
+        assert ran.code == 69, ran.err
+        assert told in ran.err

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fastroute.evaluation.answers import Answer, Key, Record, RecordError, read_answers
+from fastroute.evaluation.asking import said_in
 from fastroute.evaluation.picture import picture
 from fastroute.evaluation.prompts import PromptSet, parse
 from fastroute.evaluation.report import TUNING, report
@@ -187,3 +188,11 @@ def test_what_is_no_record_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     assert path.read_text() == "one line and no end"
     with pytest.raises(RecordError, match="cannot be written"):
         Record(tmp_path / "no" / "where")
+
+
+@pytest.mark.parametrize(
+    "body", [None, [], {}, {"choices": 5}, {"choices": {}}, {"choices": [5]}, {"choices": [{"message": 5}]}]
+)
+def test_an_answer_that_is_no_chat_s_says_nothing(body: Any) -> None:
+    """`eval --url` may ask any server, and one that answers so has not ended the run of all the others."""
+    assert said_in(body) == ""

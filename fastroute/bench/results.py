@@ -136,9 +136,6 @@ class Results(msgspec.Struct, kw_only=True):
     def of(self, subject: str, phase: str) -> list[Sample]:
         return [each for each in self.samples if each.subject == subject and each.phase == phase]
 
-    def has(self, subject: str) -> bool:
-        return any(each.name == subject for each in self.subjects)
-
     def spread(self, subject: str, phase: str, value: Callable[[Sample], float | None]) -> Spread | None:
         """Over the rounds; None when nobody can say."""
         found = [told for each in self.of(subject, phase) if (told := value(each)) is not None]

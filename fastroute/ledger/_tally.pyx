@@ -75,7 +75,7 @@ cdef class Batch:
         self.used = {}
 
     def read(self, list found not None):
-        """Decode and apply; in `applied` of the book stands how many were, when one of them is refused."""
+        """Decode and apply; `progress` of the book tells how many were, when one of them is refused."""
         cdef Py_ssize_t done = 0
         cdef tuple one
         cdef dict decoders = DECODERS

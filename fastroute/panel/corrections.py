@@ -1,6 +1,6 @@
 """Corrections at the desk: what a request cost is put right, by entries that refer to those they correct.
 
-A receipt stays what was signed; beside it stands who changed what, when and why.
+A receipt stays what was signed; beside it stands what was changed, when and why.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ KIND: Final = "correction"
 # A million dollars: more than any request can cost, and few enough picodollars for 64 bits.
 MICRODOLLARS_MAX: Final = 10**12
 _PICODOLLARS: Final = 1_000_000
-
-Key = tuple[int, int]  # holder and attempt
 
 
 class Correct(Struct, forbid_unknown_fields=True):

@@ -15,7 +15,6 @@ from msgspec import Struct
 
 from fastroute.domain import ModelRef
 
-FAMILIES_VERSION: Final = 1
 # How long a name may be that is compared with others, with how many, and how much longer or shorter those are.
 _NEAR_LETTERS: Final = 64
 _NEAR_NAMES: Final = 32

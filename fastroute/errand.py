@@ -93,13 +93,12 @@ class Errands:
 
     async def run(self, errand: Errand, begun: Callable[[Call], object] = lambda call: None) -> Ran:
         """Run one to its end, which comes after `limit_s` at the latest. It never raises but when it is cancelled."""
-        gateway, loop = self._gateway, asyncio.get_running_loop()
-        call = Call(errand.surface, _silence, _nowhere, gateway.ids.request(), loop.time(), loop)
+        gateway = self._gateway
+        call = nobodys(errand.surface, gateway.ids.request())
         call.account, call.model, call.stream = errand.account, errand.asked, errand.stream
         call.passed = errand.passed
-        call.created = int(time.time())
         self.running.add(call)
-        timer = loop.call_later(errand.limit_s, call.leave)
+        timer = call.loop.call_later(errand.limit_s, call.leave)
         body: bytes | None = None
         failed: Failed | None = None
         try:
@@ -115,7 +114,7 @@ class Errands:
             call.details = {**(call.details or {}), **errand.details}
             begun(call)
             if call.stream:
-                await self._relay.stream(call, _Unread(call))
+                await self._relay.stream(call, _Unread())
             else:
                 body = await self._relay.answer(call)
                 call.status = 200
@@ -155,6 +154,14 @@ class Errands:
             None if call.first_chunk_at is None else _since_ms(call, call.first_chunk_at),
             call.details,
         )
+
+
+def nobodys(surface: Surface, request: str) -> Call:
+    """A call that came over no connection: nobody is there who could leave, and nobody is told but by who made it."""
+    loop = asyncio.get_running_loop()
+    call = Call(surface, _silence, _nowhere, request, loop.time(), loop)
+    call.created = int(time.time())
+    return call
 
 
 def entry_of(gateway: Gateway, name: str) -> Entry:
@@ -201,9 +208,6 @@ def _since_ms(call: Call, instant: float) -> int:
 
 class _Unread:
     """A stream that nobody reads."""
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
 
     async def begin(self, call: Call, entry: Entry) -> None:
         call.status = 200

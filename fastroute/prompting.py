@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
@@ -26,7 +25,7 @@ from fastroute.call import Call, CallerGone, Failed
 from fastroute.clock import SystemClock
 from fastroute.config import Config
 from fastroute.domain import Entry
-from fastroute.errand import ASIDE, entry_of
+from fastroute.errand import ASIDE, entry_of, nobodys
 from fastroute.errors import FastrouteError
 from fastroute.gateway import SURFACES, Gateway
 from fastroute.ledger.accounts import Account
@@ -149,10 +148,8 @@ async def _asked(gateway: Gateway, teller: Teller, prompt: Prompt, policy: Polic
     stream = policy.strategy.stream if prompt.stream is None else prompt.stream
     name = policy.name if prompt.model is None else f"{policy.name}:{prompt.model}"
     body = {"model": name, "messages": [{"role": "user", "content": prompt.text}], "stream": stream}
-    loop = asyncio.get_running_loop()
-    call = Call(SURFACES["chat"], _silence, _nowhere, gateway.ids.request(), loop.time(), loop)
+    call = nobodys(SURFACES["chat"], gateway.ids.request())
     call.account = account
-    call.created = int(time.time())
     writer = _Writer(call, write)
     try:
         gateway.read(call, orjson.dumps(body))
@@ -233,16 +230,7 @@ async def _remember(gateway: Gateway, teller: Teller) -> None:
                     gateway.latency.note(line["entry"], line["ms"])
 
 
-# --- the call's two ends --------------------------------------------------------------------------------------------
-
-
-async def _silence() -> Any:
-    """A terminal says nothing more; its leaving is a signal."""
-    await asyncio.get_running_loop().create_future()
-
-
-async def _nowhere(message: Any) -> None:
-    """What is told goes to the writer."""
+# --- the call's other end -------------------------------------------------------------------------------------------
 
 
 class _Writer:

@@ -16,12 +16,12 @@ from msgspec import Struct
 
 from fastroute.assembly import Upstreams, agents_of, beats_path, directory_for, fleet_of, with_demo
 from fastroute.beats import Beats
-from fastroute.call import Call, Failed
+from fastroute.call import Failed
 from fastroute.capture import CaptureError, Content, Vault, decode
 from fastroute.clock import SystemClock
 from fastroute.config import Config
 from fastroute.domain import Entry
-from fastroute.errand import ASIDE, Errand, Errands, Ran, entry_of
+from fastroute.errand import ASIDE, Errand, Errands, Ran, entry_of, nobodys
 from fastroute.errors import CatalogError, FastrouteError
 from fastroute.gateway import SURFACES, Gateway
 from fastroute.hearing import Heard, prompt_text
@@ -258,7 +258,7 @@ def _most(
 
 def _bound(gateway: Gateway, rules: Rules, account: Account, case: _Case, entry: Entry) -> int | None:
     """What the run will reserve; nothing for one that the policy's ceiling refuses, or that cannot be read any more."""
-    call = Call(SURFACES[case.content.surface], _nobody, _nobody, "req_bound", 0.0, asyncio.get_running_loop())
+    call = nobodys(SURFACES[case.content.surface], "req_bound")
     call.account, call.model, call.entries = account, entry.id, [entry]
     try:
         gateway.read(call, case.body)
@@ -393,7 +393,3 @@ class _Runner:
 def _outcome(ran: Ran) -> str:
     """Why a run gave no answer: the outcome of its attempt, or the refusal's code when it was never sent."""
     return ran.outcome if ran.outcome != "unsent" or ran.failed is None else ran.failed.code or "refused"
-
-
-async def _nobody(*_: Any) -> Any:
-    """Nobody is there."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -16,6 +14,7 @@ from fastroute.assembly import Upstreams, agents_of, beats_path, fleet_of
 from fastroute.beats import Beats
 from fastroute.call import Call, CallerGone, Failed
 from fastroute.clock import Clock, SystemClock
+from fastroute.errand import nobodys
 from fastroute.errors import FastrouteError
 from fastroute.evaluation.answers import Answer
 from fastroute.evaluation.prompts import Prompt
@@ -141,10 +140,8 @@ class InProcess:
             call.leave()
 
     def _call(self) -> Call:
-        loop = asyncio.get_running_loop()
-        call = Call(SURFACES["chat"], _silence, _nowhere, self._gateway.ids.request(), loop.time(), loop)
+        call = nobodys(SURFACES["chat"], self._gateway.ids.request())
         call.account = self._teller.anonymous
-        call.created = int(time.time())
         return call
 
 
@@ -155,12 +152,3 @@ def said_in(body: Any) -> str:
     message = first.get("message") if isinstance(first, dict) else None
     content = message.get("content") if isinstance(message, dict) else None
     return content if isinstance(content, str) else ""
-
-
-async def _silence() -> Any:
-    """A run says nothing more to a request it has made; its leaving is a signal."""
-    await asyncio.get_running_loop().create_future()
-
-
-async def _nowhere(message: Any) -> None:
-    """Answers are taken whole."""

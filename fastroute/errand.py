@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from msgspec import Struct
@@ -91,7 +91,7 @@ class Errands:
         for call in tuple(self.running):
             call.leave()
 
-    async def run(self, errand: Errand, begun: Callable[[Call], object] = lambda call: None) -> Ran:
+    async def run(self, errand: Errand) -> Ran:
         """Run one to its end, which comes after `limit_s` at the latest. It never raises but when it is cancelled."""
         gateway = self._gateway
         call = nobodys(errand.surface, gateway.ids.request())
@@ -112,7 +112,6 @@ class Errands:
                 if call.rules is not None:
                     call.rules.shadow, call.rules.listens = None, True
             call.details = {**(call.details or {}), **errand.details}
-            begun(call)
             if call.stream:
                 await self._relay.stream(call, _Unread())
             else:

@@ -49,7 +49,7 @@ def short(value: float) -> str:
     return f"{value:.3g}" if size < 1000 else f"{value:.0f}"
 
 
-def bars(rows: Sequence[Bar], unit: str, *, ours: str = "fastroute") -> str:
+def bars(rows: Sequence[Bar], unit: str) -> str:
     """Horizontal bars, on a logarithmic scale once they differ by more than thirtyfold; lines show the range."""
     if not rows:
         return ""
@@ -71,7 +71,7 @@ def bars(rows: Sequence[Bar], unit: str, *, ours: str = "fastroute") -> str:
     parts = [f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(unit)}">']
     for number, each in enumerate(rows):
         y = number * _ROW + 4
-        colour = _COLOURS[0] if each.label.startswith(ours) else _OTHERS
+        colour = _COLOURS[0] if each.label.startswith("fastroute") else _OTHERS
         end, low, high = _LABEL + place(each.middle), _LABEL + place(each.least), _LABEL + place(each.most)
         parts += [
             f'<text x="{_LABEL - 8}" y="{y + 15}" text-anchor="end">{escape(each.label)}</text>',

@@ -68,9 +68,9 @@ def running(
         process.wait()
 
 
-def log_tail(place: Path, lines: int = 5) -> str:
+def log_tail(place: Path) -> str:
     text = (place / "log").read_text(errors="replace") if (place / "log").exists() else ""
-    return "\n".join(text.strip().splitlines()[-lines:])
+    return "\n".join(text.strip().splitlines()[-5:])
 
 
 def first_answer(

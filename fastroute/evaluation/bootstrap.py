@@ -9,6 +9,7 @@ from typing import Final
 from msgspec import Struct
 
 RESAMPLES: Final = 2000
+_SCALE: Final = 100_000  # thousandths of a percent
 # Percentiles of a 95 % interval, in tenths of a percent.
 _LOW, _HIGH = 25, 975
 
@@ -21,7 +22,7 @@ class Interval(Struct, frozen=True):
     high: int
 
 
-def intervals(pairs: Sequence[tuple[int, int]], seed: int, scale: int = 100_000) -> tuple[Interval, Interval] | None:
+def intervals(pairs: Sequence[tuple[int, int]], seed: int) -> tuple[Interval, Interval] | None:
     """Of (baseline, policy) a prompt: what the baseline exceeds the policy by in all, and as thousandths of a percent.
 
     Prompts are drawn anew with replacement, each with both of its figures. None without a pair, or where a baseline of
@@ -35,21 +36,21 @@ def intervals(pairs: Sequence[tuple[int, int]], seed: int, scale: int = 100_000)
         return None
     amounts = sorted(before - after for before, after in drawn)
     # A draw without any cost of the baseline has nothing to save: it counts as none saved.
-    shares = sorted((before - after) * scale // before if before else 0 for before, after in drawn)
+    shares = sorted((before - after) * _SCALE // before if before else 0 for before, after in drawn)
     return (
         Interval(total[0] - total[1], *_ends(amounts)),
-        Interval((total[0] - total[1]) * scale // total[0], *_ends(shares)),
+        Interval((total[0] - total[1]) * _SCALE // total[0], *_ends(shares)),
     )
 
 
-def mean_difference(pairs: Sequence[tuple[int, int]], seed: int, scale: int = 100_000) -> Interval | None:
+def mean_difference(pairs: Sequence[tuple[int, int]], seed: int) -> Interval | None:
     """Of (baseline, policy) a prompt, each 0 or 1: how many more of the policy's were 1, in thousandths of a percent."""
     if not pairs:
         return None
     count = len(pairs)
-    value = sum(after - before for before, after in pairs) * scale // count
+    value = sum(after - before for before, after in pairs) * _SCALE // count
     return Interval(
-        value, *_ends(sorted((after - before) * scale // count for before, after in resampled(pairs, seed)))
+        value, *_ends(sorted((after - before) * _SCALE // count for before, after in resampled(pairs, seed)))
     )
 
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import itertools
 import json
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +16,7 @@ import pytest
 from fastroute.client import AsyncRouteClient, RouteClient
 from fastroute.config import load
 from fastroute.reaching import reach
+from tests import kits
 
 DESCRIPTOR = {
     "task_class": "extraction",
@@ -33,18 +31,6 @@ models:
   - {id: haiku, model: 'up:haiku', lane: up, capabilities: [tools], price: {input: 1000000, output: 5000000}}
   - {id: sonnet, model: 'up:sonnet', lane: up, capabilities: [tools], price: {input: 3000000, output: 15000000}}
 """
-
-
-def _kit() -> Any:
-    """Test folders are no packages, so what their files share is loaded by its path."""
-    if "gateway_kit" not in sys.modules:
-        place = Path(__file__).parents[1] / "server" / "gateway_kit.py"
-        spec = importlib.util.spec_from_file_location("gateway_kit", place)
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules["gateway_kit"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules["gateway_kit"]
 
 
 class Served:
@@ -67,7 +53,7 @@ class Served:
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    kit = _kit()
+    kit = kits.load("server/gateway_kit.py")
     upstream = kit.Upstream()
     gateway = kit.start(tmp_path_factory.mktemp("client") / "data", config=kit.configured(upstream) + MODELS)
     yield Served(gateway)

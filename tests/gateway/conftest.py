@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import importlib.util
 import itertools
 import json
 import os
@@ -29,20 +28,10 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.kits import load
 
-def _load(name: str, path: Path) -> Any:
-    """Test folders are no packages, so what their files share is loaded by its path."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-_kit = _load("scripted_upstream", Path(__file__).parents[1] / "upstreams" / "wire" / "scripted.py")
-_said = _load("said_by_upstreams", Path(__file__).with_name("said.py"))
+_kit = load("upstreams/wire/scripted.py", "scripted_upstream")
+_said = load("gateway/said.py", "said_by_upstreams")
 
 START_S = 20.0
 ANSWER_S = 10.0

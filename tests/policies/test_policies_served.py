@@ -1,14 +1,13 @@
 """Policies over HTTP: a name to ask by, and every field in effect on what a provider is sent and who is asked next."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 from fastroute.clock import ManualClock
 from fastroute.lanes import Latency
+from tests.kits import load
 
 ROOT = Path(__file__).parents[2]
 FIRST, SECOND = "first", "second"
@@ -31,17 +30,7 @@ POLICIES = {
 }
 
 
-def _kit():
-    """Test folders are no packages, so the scripted upstream and the server are loaded by their path."""
-    name = "gateway_conftest"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / "gateway" / "conftest.py")
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-kit = _kit()
+kit = load("gateway/conftest.py", "gateway_conftest")
 say = kit.Say
 upstream = kit.upstream
 serve = kit.serve

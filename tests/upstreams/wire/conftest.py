@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
 
 from fastroute.upstreams.pool import Deadlines, Origin, Pool, request_head
+from tests.kits import load
 
-# Test folders are no packages, so the kit is loaded by its path.
-_spec = importlib.util.spec_from_file_location("scripted_upstream", Path(__file__).with_name("scripted.py"))
-assert _spec is not None
-assert _spec.loader is not None
-_kit = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = _kit
-_spec.loader.exec_module(_kit)
-scripted = _kit.scripted
+scripted = load("upstreams/wire/scripted.py", "scripted_upstream").scripted
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from fastroute.config import KNOWN_PROVIDERS, Config, ModelConfig
+from fastroute.config.places import is_place
 from fastroute.domain import Entry, ModelRef, Price
 from fastroute.errors import CatalogError
 from fastroute.routing import names
@@ -91,6 +95,7 @@ def directory_of(
                     provider.base_url if provider else None,
                 )
             )
+    entries = _apart(entries)
     taken = {entry.id for entry in entries}
     entries += (entry for entry in built_in if entry.id not in taken)
     aliases = {**(built_in_aliases or {}), **_with_tier_names(config, {entry.id for entry in entries})}
@@ -158,6 +163,25 @@ def _single(directory: Directory, name: str) -> str:
     if not isinstance(ranker, Pinned):
         raise CatalogError(f"auto names single models; {name!r} is a route of several")
     return ranker.entry_id
+
+
+def _apart(entries: list[Entry]) -> list[Entry]:
+    """Weights of one name that lie in several places are several processes: each has a lane, told apart by its place."""
+    places: dict[str, set[str]] = {}
+    for entry in entries:
+        if _has_own_lane(entry):
+            places.setdefault(entry.lane, set()).add(entry.endpoint or "")
+    return [
+        replace(entry, lane=f"{entry.lane}#{hashlib.sha256((entry.endpoint or '').encode()).hexdigest()[:6]}")
+        if _has_own_lane(entry) and len(places[entry.lane]) > 1
+        else entry
+        for entry in entries
+    ]
+
+
+def _has_own_lane(entry: Entry) -> bool:
+    place = entry.endpoint
+    return place is not None and is_place(place) and entry.lane == lane_of_weights(entry.ref.provider, place)
 
 
 def _pricing(config: Config, table: PriceTable) -> PriceOf:

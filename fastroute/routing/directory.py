@@ -262,5 +262,5 @@ def entry_of_row(
 
 
 def lane_of_weights(engine: str, place: str) -> str:
-    """The lane of weights that this machine runs itself: one for each process of them."""
+    """The lane of weights that this machine runs itself, by the name of their file; `build` tells equal names apart."""
     return f"{engine}@{place.rpartition('/')[2]}"

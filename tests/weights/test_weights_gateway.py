@@ -176,6 +176,21 @@ def test_a_model_of_the_file_is_local_free_and_a_lane_of_its_own(tmp_path):
     assert entry.price.rates.input == entry.price.rates.output == 0
 
 
+def test_files_of_one_name_in_several_places_are_lanes_of_their_own(tmp_path):
+    """They are processes of their own: what one cannot do says nothing of the other."""
+    models = [
+        f"{{id: {id}, weights: {path}}}" for id, path in (("a", "/a/m.gguf"), ("b", "/b/m.gguf"), ("c", "/b/m.gguf"))
+    ]
+    models += ["{id: d, weights: org/m}", "{id: e, weights: other/m}", "{id: f, weights: other/n}"]
+    models += ["{id: g, weights: /c/m.gguf, lane: mine}"]
+    catalog = directory_of(configured(tmp_path, f"models: [{', '.join(models)}]\n")).catalog
+    lanes = {id: catalog[id].lane for id in "abcdefg"}
+    assert lanes["b"] == lanes["c"]
+    assert len(set(lanes.values())) == 6
+    assert (lanes["f"], lanes["g"]) == ("huggingface@n", "mine")
+    assert all(lanes[id].startswith("gguf@m.gguf#") and "/" not in lanes[id] for id in "ab")
+
+
 REFUSED = [
     ("{id: a, weights: http://x/y}", "no place of weights"),
     ("{id: a, weights: /x.gguf, endpoint: 'http://x'}", "endpoint: weights say where the model is"),

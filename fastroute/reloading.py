@@ -38,10 +38,14 @@ def kept(before: Config, after: Config) -> tuple[Config, tuple[str, ...]]:
     port = before.server.port if after.server.port == 0 else after.server.port
     wanted = replace(after.server, port=port)
     changed = [f"server.{name}" for name in server.__struct_fields__ if getattr(server, name) != getattr(wanted, name)]
-    fixed = ("state_dir", "database", "log")
+    # The bookkeeper signs, and the workers' limits share one table, as they were when each of them began.
+    fixed = ("state_dir", "database", "log", "receipts")
     changed += [name for name in fixed if getattr(before, name) != getattr(after, name)]
     same = {name: getattr(before, name) for name in fixed}
-    return replace(after, server=server, **same), tuple(changed)
+    limits = replace(after.limits, window_s=before.limits.window_s)
+    if limits != after.limits:
+        changed.append("limits.window_s")
+    return replace(after, server=server, limits=limits, **same), tuple(changed)
 
 
 def sound(load: Load, before: Config) -> Config:

@@ -72,6 +72,13 @@ def test_what_needs_a_restart_says_so_and_stays(gateway, upstream):
     until(lambda: "until a restart: server.drain_ms" in gateway.log.read_text())
 
 
+def test_what_other_processes_hold_as_it_was_needs_a_restart_too(gateway, upstream):
+    """A worker that began with another window would count in a table of its own, and let each limit through twice."""
+    rewrite(gateway, config(upstream, "counted", "limits: {window_s: 7}\nreceipts: {mirror: true}\n"))
+    until(lambda: served(gateway, "counted"))
+    until(lambda: "until a restart: receipts, limits.window_s" in gateway.log.read_text())
+
+
 def test_a_hangup_ends_nobody(gateway, upstream, say):
     """A closed terminal hangs up on the whole group, workers included; a stream under way keeps what it began with."""
     rewrite(gateway, config(upstream, "streamed"))

@@ -128,16 +128,6 @@ cpdef whole(message, Py_ssize_t length):
     return None
 
 
-cdef char* digits(char *end, uint64_t value) noexcept:  # C numbers, divided by 10 alone
-    """Decimal digits up to `end`; where they begin. A fifth of what snprintf takes."""
-    while True:
-        end -= 1
-        end[0] = <char>(48 + value % 10)
-        value //= 10
-        if value == 0:
-            return end
-
-
 cdef bytes number(int64_t value):
     cdef char text[24]
     cdef char *end = text + sizeof(text)

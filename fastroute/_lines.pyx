@@ -7,9 +7,10 @@ a file; `logs` takes the sheets. `_lines.pyi` states the contracts.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.long cimport PyLong_AsLongLongAndOverflow
-from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
+
+from fastroute._heads cimport digits
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
@@ -32,15 +33,6 @@ cdef enum:
     STAMP = 24     # and .000Z
     DIGITS = 20
     PIECES = 5
-
-
-cdef char *digits(char *end, uint64_t value) noexcept:
-    while True:
-        end -= 1
-        end[0] = <char>(48 + value % 10)
-        value //= 10
-        if value == 0:
-            return end
 
 
 cdef class Sheet:

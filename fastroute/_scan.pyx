@@ -386,7 +386,7 @@ cdef class Words:
                     return True
 
 
-cdef bint spelled(const char *at, const char *end) noexcept:
+cdef bint spelled(const char *at, const char *end) noexcept:  # looks at bytes
     """Whether a letter or an underscore stands there as an escape, as in `\\u0074ools`: no encoder writes that by itself."""
     while True:
         at = <const char *>memchr(at, b"\\", end - at)

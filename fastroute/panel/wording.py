@@ -15,6 +15,7 @@ from fastroute.errors import MoneyError
 from fastroute.ledger.book import Refused
 from fastroute.ledger.windows import known_zone
 from fastroute.money import microdollars_from_usd
+from fastroute.panel.corrections import MICRODOLLARS_MAX
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
@@ -68,8 +69,13 @@ def correction(given: Mapping[str, Any]) -> dict[str, Any]:
         raise Refused(400, "invalid_request", f"{word!r} is not a field; there are microdollars, reason, usd", word)
     if ("usd" in fields) == ("microdollars" in fields):
         raise Refused(400, "invalid_request", "what it cost is given in dollars or microdollars, one of them", "usd")
-    if "usd" in fields:
+    word, value = next((word, fields[word]) for word in ("usd", "microdollars") if word in fields)
+    if word == "usd":
         fields["microdollars"] = _dollars(fields.pop("usd"), "usd")
+    amount = fields["microdollars"]
+    if not isinstance(amount, int) or isinstance(amount, bool) or not 0 <= amount <= MICRODOLLARS_MAX:
+        wanted = f"what a request cost is a whole number from 0 to {MICRODOLLARS_MAX} microdollars (a million dollars)"
+        raise Refused(400, "invalid_request", f"{wanted}, not {value!r:.40}{' dollars' if word == 'usd' else ''}", word)
     return fields
 
 

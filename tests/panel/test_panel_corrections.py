@@ -3,7 +3,9 @@
 import pytest
 
 from fastroute.ledger.audit import audit
+from fastroute.ledger.book import Refused
 from fastroute.ledger.store import Changes, ReceiptRow
+from fastroute.panel import wording
 from fastroute.receipts import receipt_id
 
 DAY = 86_400_000
@@ -133,3 +135,25 @@ def test_a_request_of_which_nothing_was_sent_cost_nothing(house):
     row = ReceiptRow(2, receipt_id("req_2"), "req_2", house.key_, house.now, b"{}", b"l" * 32)
     house.store.commit(Changes(receipts=[row]))
     assert house.refused("receipts.correct", id="req_2", microdollars=5, reason="r").code == "nothing_charged"
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        ({"microdollars": -5}, "microdollars"),
+        ({"microdollars": 10**12 + 1}, "microdollars"),
+        ({"microdollars": "5"}, "microdollars"),
+        ({"microdollars": True}, "microdollars"),
+        ({"usd": "5000000"}, "usd"),
+    ],
+)
+def test_an_amount_that_no_request_costs_is_named_with_what_was_wanted(given, word):
+    with pytest.raises(Refused, match="from 0 to 1000000000000 microdollars") as refused:
+        wording.correction({**given, "reason": "billed twice"})
+    assert refused.value.field == word
+    assert f"not {given[word]!r}" in str(refused.value)
+
+
+def test_an_amount_is_what_was_said():
+    assert wording.correction({"usd": "1000000", "reason": "x"}) == {"microdollars": 10**12, "reason": "x"}
+    assert wording.correction({"microdollars": 0, "reason": "x"}) == {"microdollars": 0, "reason": "x"}

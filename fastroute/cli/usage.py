@@ -35,5 +35,7 @@ def command(where: books.Where, as_json: bool, name: str, days: int) -> None:
         rows: list[tuple[str, ...]] = [("model", "requests", "input", "output", "cost")]
         for each in found["by_model"]:
             numbers = (f"{each[field]:,}" for field in ("requests", "input_tokens", "output_tokens"))
-            rows.append((each["model"], *numbers, books.amount("microdollar", each["microdollars"])))
+            rows.append(
+                (each["model"] or "(nobody asked)", *numbers, books.amount("microdollar", each["microdollars"]))
+            )
         books.table(rows)

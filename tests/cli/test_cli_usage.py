@@ -32,6 +32,18 @@ def test_p_a15_a_users_day_is_told_with_the_instant_it_turns(served: Any, lab: A
     assert [each["model"] for each in told["by_model"]] == ["cheap"]
 
 
+def test_what_no_provider_was_asked_for_has_a_name_of_its_own(served: Any) -> None:
+    """A request that its budget does not cover, or that the cache answers, is a request of no model."""
+    from money_desk_kit import until
+
+    key = served.run("keys", "create", "--name", "emil", "--budget-usd", "0").stdout.strip()
+    told = served.gateway.ask("cheap", headers={"authorization": f"Bearer {key}"})
+    assert told.status == 402
+    until(lambda: served.json("usage", "-u", "emil")["by_model"])
+    assert [each["model"] for each in served.json("usage", "-u", "emil")["by_model"]] == [""]
+    assert "\n(nobody asked)  1 " in served.run("usage", "-u", "emil").output
+
+
 def test_the_json_is_the_http_twins(served: Any) -> None:
     made = served.json("keys", "create", "--name", "berta", "--budget-usd", "5")
     assert served.json("usage", "-u", "berta") == served.twin(f"/admin/usage/{made['id']}")

@@ -23,6 +23,7 @@ from fastroute.cache import (
     Memory,
     Service,
     Shared,
+    Store,
     Wishes,
     answer_of,
     canonical,
@@ -281,11 +282,9 @@ def caching(config: Config, pool: Pool, clock: Clock, before: Caching | None = N
 
 
 def check(config: Config) -> None:
-    """`ConfigError` for a cache that cannot be served here."""
-    if config.cache.ttl_s and config.cache.redis_url is not None and importlib.util.find_spec("redis") is None:
-        raise ConfigError(
-            [Problem("cache.redis_url", "needs the package redis, which is not here: pip install 'fastroute[redis]'")]
-        )
+    """`ConfigError` for a cache that cannot be served here; nothing is connected to find out."""
+    if config.cache.ttl_s and config.cache.redis_url is not None:
+        _redis(config.cache.redis_url)
 
 
 def likely(call: Call) -> bool:
@@ -310,13 +309,20 @@ def _shared(config: Config, pool: Pool, clock: Clock) -> Shared | None:
     if settings.endpoint is not None:
         return Shared(Service(_Asking(pool, settings.endpoint)), settings.endpoint, clock)
     if settings.redis_url is not None:
-        check(config)
-        from fastroute.cache.redis import Redis  # its client is an optional extra
-
         parts = urlsplit(settings.redis_url.reveal())
         where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2] or parts.path}"  # the rest may hold a password
-        return Shared(Redis(settings.redis_url), where, clock)
+        return Shared(_redis(settings.redis_url), where, clock)
     return None
+
+
+def _redis(url: Secret) -> Store:
+    if importlib.util.find_spec("redis") is None:
+        raise ConfigError(
+            [Problem("cache.redis_url", "needs the package redis, which is not here: pip install 'fastroute[redis]'")]
+        )
+    from fastroute.cache.redis import Redis  # its client is an optional extra
+
+    return Redis(url)
 
 
 class _Asking:

@@ -41,8 +41,10 @@ class Redis:
                 socket_connect_timeout=TIMEOUT_S,
                 retry=Retry(NoBackoff(), 1),  # a kept connection that the server has closed meanwhile
             )
-        except ValueError as error:  # it may repeat the address, which may hold a password
-            raise ConfigError([Problem("cache.redis_url", "is no address of a Redis")]) from error
+            pool.connection_class(**pool.connection_kwargs)  # which alone knows the options of an address
+        except (ValueError, TypeError, AttributeError) as error:  # it may repeat the address, which may hold a password
+            told = "is no address of a Redis, or has options that its client does not know; wanted redis://HOST:PORT/0"
+            raise ConfigError([Problem("cache.redis_url", told)]) from error
         self._client = Client(connection_pool=pool)
         self._pool = pool
 

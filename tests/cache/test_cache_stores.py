@@ -9,8 +9,10 @@ import pytest
 
 from fastroute.cache import ANSWER_MAX, ENTRIES_MAX, CacheAway, Memory, Shared
 from fastroute.cache.shared import REST_S
+from fastroute.caching import check
 from fastroute.clock import ManualClock
-from fastroute.config import Secret
+from fastroute.config import Secret, load
+from fastroute.errors import ConfigError
 
 NAME, OTHER = "ab" * 32, "cd" * 32
 EVERY_BYTE = bytes(range(256)) * 5
@@ -219,3 +221,15 @@ def test_of_what_somebody_put_into_a_redis_no_more_is_read_than_an_answer_may_ha
         await store.close()
 
     asyncio.run(case())
+
+
+@pytest.mark.parametrize("rest", ["?foo=1", "?retry=1", "?socket_timeout=soon", "99"])
+def test_an_address_that_its_client_cannot_use_is_refused_before_anything_is_served(rest, tmp_path):
+    """Its options are looked at where a connection is made: by the first request, which met a fault of ours."""
+    pytest.importorskip("redis", reason="the redis package is not installed")
+    said = {"CACHE_TTL": "60", "CACHE_REDIS_URL": f"redis://:hunter2secret@127.0.0.1:6553{rest}"}
+    config = load(None, {**said, "FASTROUTE_STATE_DIR": str(tmp_path)}, {})
+    with pytest.raises(ConfigError, match=r"cache\.redis_url: is no address of a Redis") as refused:
+        check(config)
+    assert "hunter2secret" not in str(refused.value)
+    check(load(None, {**said, "CACHE_REDIS_URL": "redis://:hunter2secret@127.0.0.1:6379/2"}, {}))

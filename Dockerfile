@@ -6,7 +6,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev &
 WORKDIR /src
 COPY pyproject.toml setup.py MANIFEST.in LICENSE README.md ./
 COPY fastroute ./fastroute
-RUN python -m venv /opt/fastroute && /opt/fastroute/bin/pip install --no-cache-dir '.[capture]'
+RUN python -m venv /opt/fastroute && /opt/fastroute/bin/pip install --no-cache-dir '.[capture,redis]'
 
 FROM python:3.13-slim-bookworm
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates tini && rm -rf /var/lib/apt/lists/* \

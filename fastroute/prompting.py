@@ -144,7 +144,7 @@ async def _asked(gateway: Gateway, teller: Teller, prompt: Prompt, policy: Polic
         entry_of(gateway, prompt.shadow)  # said before anything is asked, if nobody has that name
     account = await _account(teller, prompt.user, policy)
     await _remember(gateway, teller)
-    limiter = Limiter.open(config.state_dir / "run" / "limits", PLACE, window_s=config.limits.window_s)
+    limiter = Limiter.visit(config.state_dir / "run" / "limits", PLACE, window_s=config.limits.window_s)
     stream = policy.strategy.stream if prompt.stream is None else prompt.stream
     name = policy.name if prompt.model is None else f"{policy.name}:{prompt.model}"
     body = {"model": name, "messages": [{"role": "user", "content": prompt.text}], "stream": stream}

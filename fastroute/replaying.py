@@ -321,7 +321,7 @@ class _Runner:
         found: dict[str, list[Pair]] = {name: [] for name in entries}
         done, total = 0, len(cases) * len(entries)
         config = self._gateway.config
-        limiter = Limiter.open(config.state_dir / "run" / "limits", PLACE, window_s=config.limits.window_s)
+        limiter = Limiter.visit(config.state_dir / "run" / "limits", PLACE, window_s=config.limits.window_s)
         try:
             for case in cases:
                 quality = await self._quality(case, case.heard, None)

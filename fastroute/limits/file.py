@@ -50,10 +50,11 @@ class Shared:
             self._fd = -1
 
 
-def open_table(path: Path, worker: int, *, slots: int = SLOTS, window_s: int = WINDOW_S) -> Shared:
+def open_table(path: Path, worker: int, *, slots: int = SLOTS, window_s: int = WINDOW_S, guest: bool = False) -> Shared:
     """The table at this path, made if there is none, or if the one there is of other sizes, another boot or not ours.
 
-    `slots` is rounded up to a power of two. The place of `worker` is taken over: what was in progress there is over.
+    `slots` is rounded up to a power of two. The place of `worker` is taken over: what was in progress there is over. A
+    guest takes the table as it is where somebody uses it.
     """
     if not SLOTS_MIN <= slots <= SLOTS_MAX:
         raise ValueError(f"slots are {SLOTS_MIN} to {SLOTS_MAX}, not {slots}")
@@ -62,13 +63,12 @@ def open_table(path: Path, worker: int, *, slots: int = SLOTS, window_s: int = W
     if not 0 <= worker < WORKERS_MAX:
         raise ValueError(f"worker {worker} is none of {WORKERS_MAX}")
     slots = 1 << (slots - 1).bit_length()
-    size = HEADER + slots * SLOT
     try:
         with mapped.one_at_a_time(path.with_name(path.name + ".lock")):
-            fd, alone = _join(path, size, (_MAGIC, slots, window_s * 1000))
+            fd, alone = _join(path, (_MAGIC, slots, window_s * 1000), guest=guest)
             try:
                 fcntl.flock(fd, fcntl.LOCK_SH)
-                memory = mmap(fd, size)
+                memory = mmap(fd, os.fstat(fd).st_size)
                 table = Table(memory, worker)
                 if alone:
                     table.clear_workers()
@@ -80,25 +80,29 @@ def open_table(path: Path, worker: int, *, slots: int = SLOTS, window_s: int = W
     except OSError as error:
         raise LimitsError(
             f"limits cannot be kept in {path.parent}: {error.strerror}; "
-            f"it must be writable and have {(size >> 20) + 1} MiB for them"
+            f"it must be writable and have {(_size(slots) >> 20) + 1} MiB for them"
         ) from None
     return Shared(table, memory[_SECRET : _SECRET + 16], fd)
 
 
 def in_memory(worker: int = 0, *, slots: int = SLOTS_MIN * 64, window_s: int = WINDOW_S) -> Shared:
     """A table of this process alone."""
-    memory = bytearray(HEADER + slots * SLOT)
+    memory = bytearray(_size(slots))
     secret = os.urandom(16)
     _HEAD.pack_into(memory, 0, _MAGIC, slots, window_s * 1000, 0, 0, b"", secret)
     return Shared(Table(memory, worker), secret, -1)
 
 
-def _join(path: Path, size: int, shape: tuple[int, int, int]) -> tuple[int, bool]:
+def _size(slots: int) -> int:
+    return HEADER + slots * SLOT
+
+
+def _join(path: Path, shape: tuple[int, int, int], *, guest: bool) -> tuple[int, bool]:
     """The file, and whether nobody else has it."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
-        return _make(path, size, shape), True
+        return _make(path, shape), True
     try:
         alone = True
         try:
@@ -107,18 +111,19 @@ def _join(path: Path, size: int, shape: tuple[int, int, int]) -> tuple[int, bool
             alone = False
         boot = mapped.boot_bytes()
         # Where boots cannot be told apart, a file nobody uses may be of an earlier one.
-        if os.fstat(fd).st_size == size and (any(boot) or not alone):
+        if os.fstat(fd).st_size >= HEADER and (any(boot) or not alone):
             head = _HEAD.unpack(os.pread(fd, _HEAD.size, 0))
-            if head[:3] == shape and head[5] == boot:
+            fits = head[:3] == shape or (guest and not alone and head[0] == _MAGIC)
+            if fits and head[5] == boot and os.fstat(fd).st_size == _size(head[1]):
                 return fd, alone
     except BaseException:
         os.close(fd)
         raise
     os.close(fd)
     # Workers of other settings, on their way out, keep the file they have; it only loses its name.
-    return _make(path, size, shape), True
+    return _make(path, shape), True
 
 
-def _make(path: Path, size: int, shape: tuple[int, int, int]) -> int:
+def _make(path: Path, shape: tuple[int, int, int]) -> int:
     head = _HEAD.pack(*shape, 0, 0, mapped.boot_bytes(), os.urandom(16))
-    return mapped.make(path, size, head)
+    return mapped.make(path, _size(shape[1]), head)

@@ -89,6 +89,11 @@ class Limiter:
         return cls(open_table(path, worker, slots=slots, window_s=window_s))
 
     @classmethod
+    def visit(cls, path: Path, worker: int, *, window_s: int = WINDOW_S) -> Limiter:
+        """The same for a command beside a server, whose table and window it takes as they are."""
+        return cls(open_table(path, worker, window_s=window_s, guest=True))
+
+    @classmethod
     def in_memory(cls, *, window_s: int = WINDOW_S) -> Limiter:
         """The limits of a process that is alone."""
         return cls(in_memory(window_s=window_s))

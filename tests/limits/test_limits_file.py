@@ -66,6 +66,26 @@ def test_other_settings_are_another_table(opened, shape):
     assert isinstance(kept, Pass)
 
 
+def test_a_command_beside_a_server_counts_in_its_table_and_its_window(opened, tmp_path):
+    """Or a key had its limits twice while the command runs, and from the next worker on for ever."""
+    server = opened(0, window_s=30)
+    guest = Limiter.visit(tmp_path / "limits", 63, window_s=60)
+    try:
+        assert guest.window_s == 30
+        assert isinstance(guest.admit(LIMITS, 0, 0), Pass)
+        assert server.admit(LIMITS, 0, 0).requests_left[0] == 2
+        assert opened(1, window_s=30).admit(LIMITS, 0, 0).kind == "rpm"
+    finally:
+        guest.close()
+
+
+def test_a_command_alone_has_the_window_it_was_told(opened, tmp_path):
+    opened(0, window_s=30).close()
+    guest = Limiter.visit(tmp_path / "limits", 63, window_s=90)
+    assert guest.window_s == 90
+    guest.close()
+
+
 def test_another_boot_is_another_table(opened, monkeypatch):
     """Its clock began anew: what was counted by the one before would be in the future."""
     one = opened()

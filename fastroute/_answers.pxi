@@ -76,15 +76,13 @@ cdef bptr used(Doc* d, bptr p, Told* out) noexcept nogil:
             out.total = tokens_at(start, p)
 
 
-cdef tuple tokens(Told* told):
-    """(prompt, completion, cached, reasoning) where they add up, else None."""
+cdef bint sums(Told* told) noexcept nogil:
+    """Whether what is told adds up."""
     if told.prompt < 0 or told.completion < 0 or told.cached < 0 or told.reasoning < 0 or told.written:
-        return None
+        return False
     if told.total != told.prompt + told.completion or told.total > 1_000_000_000:
-        return None
-    if told.cached > told.prompt or told.reasoning > told.completion:
-        return None
-    return told.prompt, told.completion, told.cached, told.reasoning
+        return False
+    return told.cached <= told.prompt and told.reasoning <= told.completion
 
 
 def plain_answer(bytes body not None):
@@ -93,6 +91,11 @@ def plain_answer(bytes body not None):
     None is no verdict: a field is missing, a finish reason is odd, something else is told of the usage, there is an
     error, or this is not quite JSON. Whoever asks takes the long way then.
     """
+    cdef int64_t told[4]
+    return (told[0], told[1], told[2], told[3]) if plain_tokens(body, told) else None
+
+
+cdef bint plain_tokens(bytes body, int64_t *tokens) except -1:
     cdef Doc d
     cdef Chunk found
     cdef Told told
@@ -110,12 +113,12 @@ def plain_answer(bytes body not None):
     try:
         p = space(&d, d.base)
         if p[0] != 123:
-            return None
+            return False
         p += 1
         while True:
             p = member(&d, p, first, NULL, &key)
             if p == NULL:
-                return None
+                return False
             if key.raw == NULL:
                 break
             first = False
@@ -129,7 +132,7 @@ def plain_answer(bytes body not None):
             else:
                 p = value(&d, p, 2, 0)
                 if p == NULL:
-                    return None
+                    return False
                 if start[0] == 0x22 and p - start > 2:
                     if equals(&key, "id", 2):
                         seen |= HAS_ID
@@ -140,16 +143,19 @@ def plain_answer(bytes body not None):
                 elif equals(&key, "created", 7) and tokens_at(start, p) >= 0:
                     seen |= HAS_CREATED
                 elif equals(&key, "error", 5) and start[0] != 110:
-                    return None
+                    return False
             if p == NULL:
-                return None
+                return False
         p = space(&d, p)
         if p < d.end or seen != HAS_ALL or found.odd or not found.filled:
-            return None
+            return False
     finally:
         free(d.scratch[0])
         free(d.scratch[1])
-    return tokens(&told)
+    if not sums(&told):
+        return False
+    tokens[0], tokens[1], tokens[2], tokens[3] = told.prompt, told.completion, told.cached, told.reasoning
+    return True
 
 
 def plain_usage(bytes usage not None):
@@ -172,4 +178,4 @@ def plain_usage(bytes usage not None):
     finally:
         free(d.scratch[0])
         free(d.scratch[1])
-    return tokens(&told)
+    return (told.prompt, told.completion, told.cached, told.reasoning) if sums(&told) else None

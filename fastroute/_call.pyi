@@ -5,13 +5,35 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastroute._scan import Scan
-from fastroute.call import Failed, Receive, Send, Surface
+from fastroute.call import Failed, Receive, Send
+from fastroute.callers import Caller
 from fastroute.domain import Attempt, Entry
 from fastroute.forms import Form
 from fastroute.ledger.accounts import Account
 from fastroute.ledger.unlimited import Unlimited
 from fastroute.limits import Pass
 from fastroute.ruling import Ruling
+
+class Surface:
+    """A door of the data plane: which operation it means, which dialects speak it natively, how to translate if not."""
+
+    def __init__(self, name: str, operation: str, native: str, caller: Caller | None) -> None: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def operation(self) -> str: ...
+    @property
+    def opaque(self) -> bool:
+        """Its operation is a path of the provider's own, whose bodies nobody here reads."""
+
+    @property
+    def talks(self) -> bool:
+        """What is asked is a chat, in whatever words."""
+
+    @property
+    def native(self) -> str: ...
+    @property
+    def caller(self) -> Caller | None: ...
 
 class Call:
     """One request's life: what was asked, what has happened so far, who still listens."""

@@ -8,26 +8,62 @@ Compiled because every step of every request reads it; `_call.pyi` says what its
 from asyncio import get_running_loop
 from types import MappingProxyType
 
+from fastroute.domain import Attempt, Settlement
 from fastroute.ledger.unlimited import Unlimited
 
 from cpython.bytes cimport PyBytes_GET_SIZE
 
+from fastroute._fields cimport at, lay
+
 cdef object NOTHING = MappingProxyType({})
 cdef object UNLIMITED = Unlimited()
+cdef object FREE = Unlimited, TRIED = Attempt, SETTLED = Settlement
+cdef Py_ssize_t of_attempt[1]
+cdef Py_ssize_t of_settlement[1]
+lay(of_attempt, Attempt, ("settlement",))
+lay(of_settlement, Settlement, ("picodollars",))
 
 cdef bytes ID_BYTES = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:/=+@-"
 cdef enum:
     ID_MAX = 128
 
 
+cdef class Surface:
+    def __init__(self, str name not None, str operation not None, str native not None, caller):
+        self.name = name
+        self.operation = operation
+        self.opaque = operation.startswith("/")
+        self.talks = not self.opaque and operation != "embeddings"
+        self.chats = name == "chat"
+        self.native = native
+        self.caller = caller
+
+
+cdef inline object cost_of(attempt):
+    if type(attempt) is TRIED:
+        settlement = at(attempt, of_attempt[0])
+        if type(settlement) is SETTLED:
+            return at(settlement, of_settlement[0])
+    return attempt.settlement.picodollars
+
+
 cdef class Call:
-    def __init__(self, surface, receive, send, str name not None, double started, loop=None):
+    def __init__(self, Surface surface not None, receive, send, str name not None, double started, loop=None):
+        self.begin(surface, receive, send, name, started, get_running_loop() if loop is None else loop)
+
+    @staticmethod
+    cdef Call made(Surface surface, receive, send, str name, double started, loop):
+        cdef Call call = Call.__new__(Call)
+        call.begin(surface, receive, send, name, started, loop)
+        return call
+
+    cdef int begin(self, Surface surface, receive, send, str name, double started, loop) except -1:
         self.surface = surface
         self.receive = receive
         self.send = send
         self.id = name
         self.started = started
-        self.loop = get_running_loop() if loop is None else loop
+        self.loop = loop
         self.decision_id = self.model = self.reason = ""
         self.body = self.content_type = b""
         self.choices = 1
@@ -37,6 +73,11 @@ cdef class Call:
         self.entries = []
         self.attempts = []
         self.upstream_ids = []
+        return 0
+
+    cdef bint free(self) noexcept:  # compares two pointers
+        """Nobody's money is asked for it, and nothing of it is written down."""
+        return type(self.account) is FREE
 
     cpdef object final_attempt(self):
         cdef list attempts = self.attempts
@@ -56,10 +97,10 @@ cdef class Call:
     cpdef object cost(self):
         cdef list attempts = self.attempts
         if len(attempts) == 1:
-            return attempts[0].settlement.picodollars
+            return cost_of(attempts[0])
         total = 0
         for attempt in attempts:
-            cost = attempt.settlement.picodollars
+            cost = cost_of(attempt)
             if cost is None:
                 return None
             total += cost

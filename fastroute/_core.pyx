@@ -50,6 +50,7 @@ cdef enum:
 cdef enum:
     LOCAL = 1
 
+cdef tuple WORDS = ("input", "output", "cache_read", "cache_write")
 VERSION = (<bytes>FASTROUTE_VERSION).decode("ascii")
 UNKNOWN = -1
 RANK_CHEAPEST = CHEAPEST
@@ -75,19 +76,32 @@ cdef inline int64_t within(object value, str name, int64_t low, int64_t high, in
     return number
 
 
+@cython.overflowcheck(False)  # four products within their bounds sum to less than 2**63, as is derived above
+cdef inline int64_t cost_of(const int64_t *tokens, const int64_t *rates) noexcept:
+    return tokens[0] * rates[0] + tokens[1] * rates[1] + tokens[2] * rates[2] + tokens[3] * rates[3]
+
+
 def cost_picodollars(
     input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,
     input_rate, output_rate, cache_read_rate, cache_write_rate,
 ):
     """The exact price of one attempt."""
-    return (
-        within(input_tokens, "input_tokens", 0, TOKENS_MAX) * within(input_rate, "input_rate", 0, RATE_MAX)
-        + within(output_tokens, "output_tokens", 0, TOKENS_MAX) * within(output_rate, "output_rate", 0, RATE_MAX)
-        + within(cache_read_tokens, "cache_read_tokens", 0, TOKENS_MAX)
-        * within(cache_read_rate, "cache_read_rate", 0, RATE_MAX)
-        + within(cache_write_tokens, "cache_write_tokens", 0, TOKENS_MAX)
-        * within(cache_write_rate, "cache_write_rate", 0, RATE_MAX)
-    )
+    cdef int64_t tokens[4]
+    cdef int64_t rates[4]
+    counts = input_tokens, output_tokens, cache_read_tokens, cache_write_tokens
+    for place, rate in enumerate((input_rate, output_rate, cache_read_rate, cache_write_rate)):
+        tokens[place] = within(counts[place], WORDS[place] + "_tokens", 0, TOKENS_MAX)
+        rates[place] = within(rate, WORDS[place] + "_rate", 0, RATE_MAX)
+    return cost_of(tokens, rates)
+
+
+cdef int charge(Cost *cost, const int64_t *tokens, const int64_t *rates) except -1:
+    """The same of numbers that are numbers already, with its one rounding."""
+    for place in range(4):
+        if not (0 <= tokens[place] <= TOKENS_MAX and 0 <= rates[place] <= RATE_MAX):
+            raise OverflowError(f"{tokens[place]} tokens at a rate of {rates[place]} are beyond what is priced")
+    cost.picodollars = cost_of(tokens, rates)
+    cost.microdollars = rounded_up(cost.picodollars)
 
 
 @cython.cdivision(True)  # only non-negative amounts arrive here
@@ -100,19 +114,18 @@ def ceil_microdollars(picodollars):
     return rounded_up(within(picodollars, "picodollars", 0, INT64_MAX))
 
 
+cdef int64_t bound_of(int64_t text_bytes, int64_t messages, int64_t tools, int64_t media, int64_t window) except -1:
+    cdef int64_t bound = text_bytes + MESSAGE_OVERHEAD * messages + TOOL_OVERHEAD * tools + REQUEST_OVERHEAD
+    cdef int64_t most = window if window >= 0 else TOKENS_MAX
+    bound += TOOLS_OVERHEAD if tools else 0
+    return most if media or bound > most else bound
+
+
 def token_bound(text_bytes, messages, tools, media, context_window):
     """No tokenizer makes more input tokens of such a request than this."""
-    cdef int64_t tool_count = within(tools, "tools", 0, TOKENS_MAX)
-    cdef int64_t window = within(context_window, "context_window", -1, TOKENS_MAX)
-    cdef int64_t bound = (
-        within(text_bytes, "text_bytes", 0, TOKENS_MAX)
-        + MESSAGE_OVERHEAD * within(messages, "messages", 0, TOKENS_MAX)
-        + TOOL_OVERHEAD * tool_count
-        + (TOOLS_OVERHEAD if tool_count else 0)
-        + REQUEST_OVERHEAD
-    )
-    cdef int64_t most = window if window >= 0 else TOKENS_MAX
-    return most if within(media, "media", 0, TOKENS_MAX) or bound > most else bound
+    text, count = within(text_bytes, "text_bytes", 0, TOKENS_MAX), within(messages, "messages", 0, TOKENS_MAX)
+    tool_count, shown = within(tools, "tools", 0, TOKENS_MAX), within(media, "media", 0, TOKENS_MAX)
+    return bound_of(text, count, tool_count, shown, within(context_window, "context_window", -1, TOKENS_MAX))
 
 
 def estimate_tokens(characters):

@@ -2,15 +2,29 @@
 
 from fastroute._call cimport Call
 from fastroute._ids cimport Counted
+from fastroute._lines cimport Lines
+from fastroute._scan cimport RequestScanner, Sought
+from fastroute.metrics._slots cimport Counter, Finished, Groups
+
+cdef class Kin:
+    cdef Finished group
+    cdef tuple form  # of its lines in the log; None where none are written
 
 cdef class Core:
-    cdef readonly object scanner, metrics, chosen
+    cdef readonly RequestScanner scanner
+    cdef readonly Groups metrics
+    cdef readonly Counter chosen
     cdef readonly Counted ids
-    cdef public object log
+    cdef public Lines log
     cdef dict caps
-    cdef tuple any_cap
+    cdef Sought any_cap
+    cdef int choices_at, more_choices_at
     cdef dict pinned
+    cdef dict kins
     cdef set learned
+
+    cdef Kin kin(self, tuple kind)
+    cdef int booked(self, Call call, final, long long latency_ms, bint hit) except -1
 
     cpdef int read(self, Call call, bytes body) except -1
     cpdef int plan(self, Call call) except -1

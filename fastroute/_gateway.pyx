@@ -5,43 +5,73 @@ Compiled because no request goes without; a name that must be looked up, a refus
 in Python. `_gateway.pyi` states the contracts.
 """
 
-from fastroute import _core
 from fastroute._scan import ScanError
 from fastroute.asked import SURFACES as OTHERS, asked
+from fastroute.domain import Attempt, Entry, Settlement, Usage
 from fastroute.routing.prices import misses_cache_rate
 
-from fastroute._call cimport Call
-from fastroute._ids cimport Counted
+from libc.stdint cimport int64_t
 
-cdef object UNKNOWN = _core.UNKNOWN
+from fastroute._call cimport Call, Surface
+from fastroute._core cimport bound_of
+from fastroute._fields cimport at, lay, must_be
+from fastroute._ids cimport Counted
+from fastroute._lines cimport Lines
+from fastroute._now cimport moment
+from fastroute._scan cimport RequestScanner, Scan, Sought
+from fastroute.metrics._slots cimport Groups
+
 cdef object TOKENS_MAX = 1_000_000_000
-cdef object CONTEXT_UNKNOWN = 1_000_000
 cdef enum:
+    UNKNOWN = -1
+    CONTEXT_UNKNOWN = 1_000_000
     NAME_MAX = 256
     PINNED_MAX = 4096
+    KINS_MAX = 1024
+
+cdef object TRIED = Attempt, SETTLED = Settlement, USAGE = Usage, ENTRY = Entry
+cdef Py_ssize_t of_entry[1]
+cdef Py_ssize_t of_attempt[4]
+cdef Py_ssize_t of_settlement[2]
+cdef Py_ssize_t of_usage[4]
+lay(of_entry, Entry, ("price",))
+lay(of_attempt, Attempt, ("model", "lane", "outcome", "settlement"))
+lay(of_settlement, Settlement, ("usage", "basis"))
+lay(of_usage, Usage, ("input", "output", "cache_read", "cache_write"))
+
+
+cdef class Kin:
+    """What requests have in common that were answered alike: the series they are counted in, and their line's form."""
 
 
 cdef class Core:
-    def __init__(self, scanner, dict caps not None, tuple any_cap not None, Counted ids not None, metrics, log):
+    def __init__(
+        self, RequestScanner scanner not None, dict caps not None, tuple any_cap not None, Counted ids not None,
+        Groups metrics not None, Lines log,
+    ):
         self.scanner = scanner
-        self.caps = caps
-        self.any_cap = any_cap
+        self.caps = {surface: scanner.sought(names) for surface, names in caps.items()}
+        self.any_cap = scanner.sought(any_cap)
+        self.choices_at, self.more_choices_at = scanner.places[b"n"], scanner.places[b"n_cmpl"]
         self.ids = ids
         self.metrics = metrics
-        self.chosen = metrics.verdict.of("chosen")
+        self.chosen = (<object>metrics).verdict.of("chosen")
         self.log = log
         self.pinned = {}
+        self.kins = {}
         self.learned = set()
 
     cpdef int read(self, Call call, bytes body) except -1:
+        cdef Surface surface = call.surface
+        cdef Scan scan
+        cdef Py_ssize_t messages
         call.body = body
-        surface = call.surface
         try:
             scan = self.scanner.scan(body)
             # The largest of those that count here: which of them a provider obeys is its own affair.
-            cap = scan.most(self.caps.get(surface.name, self.any_cap))
-            choices = scan.integer(b"n")
-            more = scan.integer(b"n_cmpl")
+            cap = scan.largest(self.caps.get(surface.name, self.any_cap))
+            choices = scan.number(b"n", &scan.spans[self.choices_at])
+            more = scan.number(b"n_cmpl", &scan.spans[self.more_choices_at])
             if more is not None and (choices is None or more > choices):
                 choices = more
             wanted = asked(surface.name, scan, choices or 1) if surface.name in OTHERS else None
@@ -67,9 +97,8 @@ cdef class Core:
             call.model = scan.model or ""
         if len(call.model) > NAME_MAX or not call.model.isprintable():
             raise self.bad_name()
-        media = scan.media
-        window = CONTEXT_UNKNOWN if media else UNKNOWN
-        call.input_bound = _core.token_bound(scan.text_bytes, messages, scan.tools, media, window)
+        window = CONTEXT_UNKNOWN if scan.media else UNKNOWN
+        call.input_bound = bound_of(scan.text_bytes, messages, scan.tools, scan.media, window)
         return 0
 
     cpdef int plan(self, Call call) except -1:
@@ -82,7 +111,7 @@ cdef class Core:
             if len(self.pinned) >= PINNED_MAX:
                 self.pinned.clear()
             self.pinned[call.model] = entry
-        elif call.account.models is not None:
+        elif not call.free() and call.account.models is not None:
             self.check_allowed(call, entry)
         call.decision_id = self.ids.decision()
         call.entries = [entry]
@@ -91,39 +120,85 @@ cdef class Core:
         return 0
 
     cpdef int attempted(self, Call call, attempt) except -1:
-        at = call.first_chunk_at
-        first_chunk_ms = None if at is None else (<double>at - call.started) * 1000
-        settlement = attempt.settlement
-        self.metrics.attempt(attempt.lane, attempt.outcome, settlement.basis, first_chunk_ms)
-        price = None if call.entry is None else call.entry.price
-        usage = settlement.usage
-        if price is None or (usage.cache_read and misses_cache_rate(usage, price.at(usage.input_total))):
+        first = call.first_chunk_at
+        first_chunk_ms = None if first is None else (<double>first - call.started) * 1000
+        must_be(attempt, TRIED)
+        settlement = at(attempt, of_attempt[3])
+        must_be(settlement, SETTLED)
+        basis = at(settlement, of_settlement[1])
+        self.metrics.attempt(at(attempt, of_attempt[1]), at(attempt, of_attempt[2]), basis, first_chunk_ms)
+        price = None
+        if call.entry is not None:
+            must_be(call.entry, ENTRY)
+            price = at(call.entry, of_entry[0])
+        usage = at(settlement, of_settlement[0])
+        must_be(usage, USAGE)
+        if price is None or (at(usage, of_usage[2]) and misses_cache_rate(usage, price.at(usage.input_total))):
             self.metrics.pricing_miss.inc()
         if len(call.attempts) > 1:
             self.fell_back(call, attempt)
         return 0
 
+    cdef Kin kin(self, tuple kind):
+        """What a request of a kind (as `logs.Kind` has it) is counted and told as."""
+        cdef Kin made
+        found = self.kins.get(kind)
+        if found is not None:
+            return <Kin>found
+        _, status, model, lane, _, _, _ = kind
+        label = "other" if model is None else model
+        made = Kin()
+        made.group = self.metrics.group(label, status, lane)
+        made.form = None if self.log is None or not self.log._requests else self.log.form(kind)
+        if self.metrics._finished.get((label, status, lane)) is made.group:  # else its names may yet become labels
+            if len(self.kins) >= KINS_MAX:
+                self.kins.clear()
+            self.kins[kind] = made
+        return made
+
     cpdef int finished(self, Call call) except -1:
-        cdef long long latency_ms = <long long>((<double>call.loop.time() - call.started) * 1000)
+        cdef double latency_s = moment(call.loop) - call.started
+        cdef long long latency_ms = <long long>(latency_s * 1000)
+        cdef int64_t tokens_in = 0, tokens_out = 0
+        cdef Kin kin
+        model = lane = cost = None
         final = call.final_attempt()
         # What the cache answers has an entry and no attempt.
         cdef bint hit = final is None and call.entry is not None and call.reason == "cache_hit"
-        if final is None:
-            lane = None
-            model = call.entry.ref.model if hit else None
-            cost = 0 if hit else None
-            self.metrics.finished(model if hit else "other", call.status, latency_ms, cost)
-        else:
-            model = final.model
-            lane = final.lane
-            usage = final.settlement.usage
+        if hit:
+            model = call.entry.ref.model
+            cost = 0
+        elif final is not None:
+            must_be(final, TRIED)
+            model = at(final, of_attempt[0])
+            lane = at(final, of_attempt[1])
+            settlement = at(final, of_attempt[3])
+            must_be(settlement, SETTLED)
+            usage = at(settlement, of_settlement[0])
+            must_be(usage, USAGE)
             cost = call.cost()
             if call.status == 200 and model not in self.learned:
                 self.learn(call, model, self.learned)
-            tokens_in = usage.input + usage.cache_read + usage.cache_write
-            self.metrics.finished(model, call.status, latency_ms, cost, tokens_in, usage.output, lane)
-            if len(call.attempts) > 1:
-                self.discarded(call, final)
+            tokens_in = at(usage, of_usage[0])
+            tokens_in += <int64_t>at(usage, of_usage[2]) + <int64_t>at(usage, of_usage[3])
+            tokens_out = at(usage, of_usage[1])
+        # surface, status, model, backend, reason, attempts, stream: the same for thousands of requests.
+        kind = (call.surface.name, call.status, model, lane, call.reason, len(call.attempts), call.stream)
+        kin = self.kin(kind)
+        kin.group.record(latency_ms, cost, tokens_in, tokens_out)
+        if len(call.attempts) > 1:
+            self.discarded(call, final)
+        if not call.free():
+            self.booked(call, final, latency_ms, hit)
+        if call.permit is not None:
+            self.left(call)
+        if call.rules is not None:
+            self.ruled(call)
+        if kin.form is not None:
+            self.log.write(call.id, kin.form, latency_ms, cost)
+        return 0
+
+    cdef int booked(self, Call call, final, long long latency_ms, bint hit) except -1:
         account = call.account
         if account.booked and call.decision_id:
             first = call.first_chunk_at
@@ -140,12 +215,4 @@ cdef class Core:
                 None if first is None else <long long>((<double>first - call.started) * 1000),
                 call.details,
             )
-        if call.permit is not None:
-            self.left(call)
-        if call.rules is not None:
-            self.ruled(call)
-        if self.log is not None:
-            # surface, status, model, backend, reason, attempts, stream: the same for thousands of requests.
-            kind = (call.surface.name, call.status, model, lane, call.reason, len(call.attempts), bool(call.stream))
-            self.log.answered(call.id, kind, latency_ms, cost)
         return 0

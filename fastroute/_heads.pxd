@@ -12,6 +12,7 @@ cdef inline char *digits(char *end, uint64_t value) noexcept:  # C numbers, divi
             return end
 
 cpdef dict look(headers)
+cdef bint passes(dict found)
 cpdef long long length(dict found) except? -9
 cpdef bytes credential(dict found, bytes query)
 cpdef whole(message, Py_ssize_t length)

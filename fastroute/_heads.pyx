@@ -4,12 +4,17 @@
 Bytes go in, bytes come out; nothing here knows a call or a server. `_heads.pyi` is its face.
 """
 
+from fastroute.domain import Usage
 from fastroute.errors import FastrouteError
 from fastroute.money import usd_from_picodollars
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.long cimport PyLong_AsLongLongAndOverflow
+from cpython.unicode cimport PyUnicode_AsUTF8String
 from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memcmp
+
+from fastroute._fields cimport at, lay, must_be
 
 # Read once, so twice is a contradiction: parsers disagree on which of the two counts.
 SINGLE = frozenset({
@@ -26,6 +31,10 @@ cdef frozenset WANTED = SINGLE | PASSED | {
 }
 
 cdef tuple KEYED = (b"x-api-key", b"x-goog-api-key")
+
+cdef object USAGE = Usage
+cdef Py_ssize_t of_usage[4]
+lay(of_usage, Usage, ("input", "cache_read", "cache_write", "output"))
 
 cdef bint HOST[256]
 for _code in range(256):
@@ -50,16 +59,53 @@ cdef bint is_host(bytes host):
     return size > 0
 
 
+cdef enum:
+    NAMES_MAX = 32
+
+# By length, then by letters: a search by hash would hash every name of every caller.
+cdef tuple NAMES = tuple(sorted(WANTED, key=len))
+cdef int ends[64]  # where those of a length end in NAMES; they begin where those before end
+cdef bint passed_on[NAMES_MAX]
+for _code in range(64):
+    ends[_code] = len([name for name in NAMES if len(name) <= _code])
+for _code, _name in enumerate(NAMES):
+    passed_on[_code] = _name in PASSED
+assert len(NAMES) <= NAMES_MAX and len(NAMES[-1]) < 64
+cdef tuple PASSING = tuple(PASSED)
+
+
+cdef int wanted(bytes name) noexcept:  # NAMES are as many as `ends` says
+    """Its place in NAMES, or -1."""
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(name)
+    cdef int place
+    if 0 < size < 64:
+        for place in range(ends[size - 1], ends[size]):
+            if memcmp(PyBytes_AS_STRING(name), PyBytes_AS_STRING(NAMES[place]), size) == 0:
+                return place
+    return -1
+
+
+cdef bint passes(dict found):
+    """Whether any of these may be handed on."""
+    for name in PASSING:
+        if name in found:
+            return True
+    return False
+
+
 cpdef dict look(headers):
     cdef dict found = {}
+    cdef int place
     for name, value in headers:
-        if name in WANTED:
+        place = wanted(<bytes?>name)
+        if place >= 0:
+            name = NAMES[place]
             if name in found:
                 if name in ONCE:
                     raise HeadError(f"the header {name.decode()} is given twice")
                 if name == b"cache-control":  # a list, of which no line may be lost
                     value = found[name] + b", " + value
-            if name in PASSED:
+            if passed_on[place]:
                 if not value.isascii() or not value.decode().isprintable():
                     raise HeadError(f"the header {name.decode()} holds characters that may not be passed on")
                 if name in found:
@@ -163,10 +209,10 @@ cdef bytes dollars(picodollars):
 
 
 cpdef list names(str request, str decision, list upstream_ids):
-    name = request.encode()
+    name = PyUnicode_AsUTF8String(request)
     cdef list headers = [(b"x-request-id", name), (b"request-id", name), (b"x-router-request-id", name)]
     if decision:
-        headers.append((b"x-router-decision-id", decision.encode()))
+        headers.append((b"x-router-decision-id", PyUnicode_AsUTF8String(decision)))
     if upstream_ids:
         headers.append((b"x-router-upstream-request-id", b", ".join(upstream_ids)))
     return headers
@@ -176,9 +222,13 @@ cpdef list accounts(double elapsed_s, cost_picodollars, usage):
     cdef list headers = [(b"x-router-latency-ms", number(<int64_t>(elapsed_s * 1000)))]
     if cost_picodollars is not None:
         headers.append((b"x-router-cost-usd", dollars(cost_picodollars)))
+    cdef int64_t tokens
     if usage is not None:
-        headers.append((b"x-router-tokens-input", number(usage.input + usage.cache_read + usage.cache_write)))
-        headers.append((b"x-router-tokens-output", number(usage.output)))
+        must_be(usage, USAGE)
+        tokens = at(usage, of_usage[0])
+        tokens += <int64_t>at(usage, of_usage[1]) + <int64_t>at(usage, of_usage[2])
+        headers.append((b"x-router-tokens-input", number(tokens)))
+        headers.append((b"x-router-tokens-output", number(at(usage, of_usage[3]))))
     return headers
 
 

@@ -3,7 +3,8 @@
 from collections import deque
 from typing import Any
 
-from fastroute.logs import Kind
+# As `logs.Kind`.
+_Kind = tuple[str, int, str | None, str | None, str, int, bool]
 
 class Sheet:
     """Whole lines in a row; it grows until it is taken, or something else is said after it."""
@@ -17,14 +18,14 @@ class Lines:
     awake: bool
     most: int
     _queue: deque[Any]
-    _forms: dict[Kind, tuple[bytes, bytes, bytes, bytes, bytes]]
+    _forms: dict[_Kind, tuple[bytes, bytes, bytes, bytes, bytes]]
     _requests: bool
 
     @property
     def held(self) -> int:
         """Lines in sheets that nobody has taken yet."""
 
-    def answered(self, request_id: str, kind: Kind, latency_ms: int, cost_picodollars: int | None) -> int:
+    def answered(self, request_id: str, kind: _Kind, latency_ms: int, cost_picodollars: int | None) -> int:
         """One line for a request that was answered; `request_id` is one of ours."""
 
     def text_of(self, sheet: Sheet) -> bytes:
@@ -33,7 +34,7 @@ class Lines:
     def forget(self) -> None:
         """Drop what nobody has taken: it is the parent's, in a process that was forked."""
 
-    def form_of(self, kind: Kind) -> tuple[bytes, bytes, bytes, bytes, bytes]: ...
+    def form_of(self, kind: _Kind) -> tuple[bytes, bytes, bytes, bytes, bytes]: ...
     def second_of(self, second: int) -> str: ...
     def wake(self) -> None: ...
     def _drop(self, lines: int) -> None: ...

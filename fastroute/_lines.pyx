@@ -75,6 +75,13 @@ cdef class Lines:
         return 0
 
     cpdef int answered(self, str request_id, tuple kind, long long latency_ms, cost) except -1:
+        return self.write(request_id, self.form(kind), latency_ms, cost) if self._requests else 0
+
+    cdef tuple form(self, tuple kind):
+        found = self._forms.get(kind)
+        return self.form_of(kind) if found is None else found
+
+    cdef int write(self, str request_id, tuple form, long long latency_ms, cost) except -1:
         cdef char number[DIGITS]
         cdef char dear[DIGITS]
         cdef const char *texts[PIECES + 4]
@@ -83,12 +90,7 @@ cdef class Lines:
         cdef int place, overflow = 0
         cdef long long small
         cdef bytes piece
-        cdef tuple form
         cdef Sheet sheet
-        if not self._requests:
-            return 0
-        found = self._forms.get(kind)
-        form = self.form_of(kind) if found is None else found
         self.look()
         for place in range(PIECES):
             piece = <bytes?>form[place]

@@ -2,3 +2,4 @@
 
 cdef long long now_ms(clock) except? -1
 cdef object task_of(loop)
+cdef double moment(loop) except? -1

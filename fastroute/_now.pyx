@@ -28,6 +28,7 @@ cdef extern from *:
 
 cdef object MACHINE = SystemClock if sys.platform == "linux" else None
 cdef object asked = asyncio.current_task
+cdef object OURS = None, told = None
 # Before 3.12 the function is Python over this dictionary; since then it is compiled itself.
 cdef dict current = asyncio.tasks._current_tasks if sys.version_info < (3, 12) else None
 
@@ -40,3 +41,14 @@ cdef long long now_ms(clock) except? -1:
 
 cdef object task_of(loop):
     return asked(loop) if current is None else current.get(loop)
+
+
+cdef double moment(loop) except? -1:
+    """What `loop.time()` says. On the loop of our servers, without looking for the method anew: a third of the price."""
+    global OURS, told
+    if OURS is None and "uvloop" in sys.modules:
+        OURS = sys.modules["uvloop"].Loop
+        told = OURS.time
+    if type(loop) is OURS:
+        return <double>told(loop)
+    return loop.time()

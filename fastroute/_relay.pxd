@@ -2,20 +2,26 @@
 
 from fastroute._call cimport Call
 from fastroute._sweep cimport Sweep
+from fastroute.upstreams._pool cimport RemoteCore
+from fastroute.upstreams._wire cimport Exchange
 
 cdef class Standing:
-    cdef object entry, upstream, price, max_output, samples
+    cdef object entry, upstream, price, max_output, sampled
     cdef str id, lane, model
+    cdef RemoteCore remote  # its upstream, where that is one behind a base URL
     cdef bint chats  # its upstream takes and gives chat as OpenAI words it
 
 cdef class Core:
     cdef dict standings
     cdef public object kind, upstream_of, health, latency, note, metrics, clock, retries
+    cdef object healthy  # whose quiet lanes these are
+    cdef set quiet
     cdef public object deadlines, whole, patient
     cdef public Sweep unwatched
     cdef public int max_attempts
 
     cdef Standing standing(self, entry)
+    cdef set well(self)
 
 cdef class Try:
     cdef Standing standing
@@ -28,6 +34,7 @@ cdef class Try:
     cdef readonly double started
     cdef public bint settled
 
+    cdef int made(self, Core relay, Call call, Standing standing, reservation, bint poor_matters) except -1
     cpdef object begin(self)
     cdef object sound(self, exchange)
     cpdef int named(self, exchange) except -1

@@ -48,9 +48,6 @@ class Try:
     exchange: Exchange | None
     settled: bool
 
-    def __init__(
-        self, relay: Core, call: Call, entry: Entry, upstream: Upstream, reservation: Reservation, poor_matters: bool
-    ) -> None: ...
     @property
     def relay(self) -> Core: ...
     @property

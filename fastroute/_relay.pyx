@@ -10,26 +10,46 @@ from fastroute._scan import plain_answer
 from fastroute.bodies import body_for
 from fastroute.call import CallerGone, Failed, Poor
 from fastroute.callers import ShapeError
-from fastroute.domain import Attempt, Usage
+from fastroute.domain import Attempt, Reservation, Usage
 from fastroute.outcomes import RETRY_START
 from fastroute.paying import TELLING
 from fastroute.plausibility import judged
-from fastroute.upstreams._wire import Exchange
 from fastroute.upstreams.dialect import DialectError
 from fastroute.upstreams.faults import UpstreamFault
 
+from libc.stdint cimport int64_t
+
 from fastroute._call cimport Call
-from fastroute._now cimport now_ms
+from fastroute._fields cimport at, lay, must_be
+from fastroute._now cimport moment, now_ms
+from fastroute._scan cimport Scan, Words, plain_tokens
 from fastroute._settle cimport bound, exact
 from fastroute._sweep cimport Sweep
+from fastroute.upstreams._pool cimport RemoteCore
+from fastroute.upstreams._reply cimport DONE
+from fastroute.upstreams._wire cimport Exchange
 
+cdef extern from *:
+    """
+    /* An object of a kind, its __init__ not run: what that would be given is set field by field. */
+    static PyObject *fr_new(PyObject *kind)
+    {
+        static PyObject *nothing = NULL;
+        if (nothing == NULL && (nothing = PyTuple_New(0)) == NULL) return NULL;
+        return ((PyTypeObject *)kind)->tp_new((PyTypeObject *)kind, nothing, NULL);
+    }
+    """
+    object fr_new(object kind)
 
 cdef object OUTPUT_UNKNOWN = settle.OUTPUT_UNKNOWN
 cdef bytes JSON = b"application/json"
 cdef enum:
     STANDINGS_MAX = 4096
 cdef object TOKENS_MAX = 1_000_000_000
-cdef object telling = TELLING.within
+cdef Words telling = TELLING
+cdef object USAGE = Usage
+cdef Py_ssize_t of_usage[4]
+lay(of_usage, Usage, ("input", "output", "cache_read", "cache_write"))
 # What a budget of retries holds while nothing was retried.
 cdef double FULL = RETRY_START
 
@@ -51,14 +71,21 @@ cdef class Core:
         made = Standing()
         made.entry = entry
         made.upstream = self.upstream_of(entry)
+        made.remote = made.upstream if isinstance(made.upstream, RemoteCore) else None
         made.price, made.max_output = entry.price, entry.max_output
         made.id, made.lane, made.model = entry.id, entry.lane, entry.ref.model
-        made.samples = self.latency.samples(entry.id)
+        made.sampled = self.latency.samples(entry.id).append
         made.chats = made.upstream.dialect.speaks_chat
         if len(self.standings) >= STANDINGS_MAX:
             self.standings.clear()
         self.standings[key] = made
         return made
+
+    cdef set well(self):
+        if self.healthy is not self.health:
+            self.healthy = self.health
+            self.quiet = self.health.quiet
+        return self.quiet
 
     def answer(self, Call call not None):
         return self.loop(call, None)
@@ -70,14 +97,15 @@ cdef class Core:
         """Try one entry after another until one answers; every way out of an attempt leaves it settled."""
         cdef Try attempt
         cdef Standing standing
+        cdef Exchange wire
         cdef int made = 0
-        cdef bint is_last
+        cdef bint is_last, limited = not call.free() and call.account.limited
         rules = call.rules
         cdef int most = self.max_attempts if rules is None else rules.max_attempts
         if <double>self.retries.tokens < FULL:
             self.retries.first()
         failed = spare = None
-        if call.account.limited and telling(call.body):
+        if limited and telling.within(call.body):
             self.cover(call)
         last = call.entries[-1]
         self.unwatched.add(call, call.loop)
@@ -97,19 +125,18 @@ cdef class Core:
                 is_last = entry is last
                 standing = self.standing(entry)
                 # The last candidate is asked whatever its health: somebody has to be.
-                if standing.lane not in self.health.quiet and not self.health.admit(standing.lane) and not is_last:
+                if standing.lane not in self.well() and not self.health.admit(standing.lane) and not is_last:
                     continue
-                account = call.account
                 money = bound(standing.price, call.input_bound, call.output_cap, standing.max_output, call.choices)
                 tokens = 0
-                if account.limited:
+                if limited:
                     output = call.output_cap
                     if output is None:
                         # What is promised to the budget is what the provider is told.
                         call.set_cap = standing.max_output
                         output = standing.max_output or OUTPUT_UNKNOWN
                     tokens = min(call.input_bound + output * call.choices, TOKENS_MAX)
-                reservation = account.reserve(money, tokens)
+                reservation = Reservation(money) if call.free() else call.account.reserve(money, tokens)
                 if reservation is None:
                     reservation = await self.fund(call, entry, money, tokens)
                     if reservation is None:
@@ -121,15 +148,20 @@ cdef class Core:
                     self.retries.take()
                 made += 1
                 call.entry = entry
-                attempt = self.kind(self, call, entry, standing.upstream, reservation, call.quality and not is_last)
-                attempt.standing = standing
+                attempt = <Try?>fr_new(self.kind)
+                attempt.made(self, call, standing, reservation, call.quality and not is_last)
                 try:
                     if writer is not None:
                         return await attempt.streamed(writer)
                     exchange = attempt.begin()
                     try:
-                        while not exchange.answer():
-                            await exchange.coming()
+                        if type(exchange) is Exchange:
+                            wire = <Exchange>exchange
+                            while not wire.answer():
+                                await wire.coming()
+                        else:
+                            while not exchange.answer():
+                                await exchange.coming()
                         body = attempt.sound(exchange)
                     except UpstreamFault as fault:
                         raise attempt.faulted(fault) from None
@@ -160,32 +192,36 @@ cdef class Core:
 
 
 cdef class Try:
-    def __init__(self, Core relay not None, Call call not None, entry, upstream, reservation, bint poor_matters):
+    cdef int made(self, Core relay, Call call, Standing standing, reservation, bint poor_matters) except -1:
         self.relay = relay
         self.call = call
-        self.entry = entry
-        self.upstream = upstream
+        self.standing = standing
+        self.entry = standing.entry
+        self.upstream = standing.upstream
         self.reservation = reservation
         self.poor_matters = poor_matters
-        self.started = call.loop.time()
+        self.started = moment(call.loop)
+        return 0
 
     cdef object sound(self, exchange):
         """A whole answer that is here, sound and told in full, as nearly every one is; None for whatever else is."""
-        cdef Call call = self.call
-        if exchange.status != 200 or type(exchange) is not Exchange or not exchange.complete:
+        cdef Exchange wire
+        cdef int64_t told[4]
+        if type(exchange) is not Exchange:
             return None
-        if self.poor_matters or not self.standing.chats or call.surface.name != "chat":
+        wire = <Exchange>exchange
+        if wire.turn.status != 200 or wire.turn.state != DONE:
             return None
-        content_type = exchange.header(b"content-type")
+        if self.poor_matters or not self.standing.chats or not self.call.surface.chats:
+            return None
+        content_type = wire.turn.header(b"content-type")
         if content_type is None or not (<bytes>content_type).startswith(JSON):
             return None
         self.named(exchange)
-        self.body = exchange.taken()
-        plain = plain_answer(self.body)
-        if plain is None:
+        self.body = wire.taken()
+        if not plain_tokens(self.body, told):
             return None
-        prompt, output, cached, reasoning = plain
-        self.succeed(Usage(prompt - cached, output, cached, 0, reasoning), len(self.body))
+        self.succeed(Usage(told[0] - told[2], told[1], told[2], 0, told[3]), len(self.body))
         return self.body
 
     async def heard(self, exchange):
@@ -208,7 +244,7 @@ cdef class Try:
             body = body + rest if body else rest
         except UpstreamFault as fault:
             raise self.faulted(fault) from None
-        if not self.poor_matters and self.call.surface.name == "chat" and self.standing.chats:
+        if not self.poor_matters and self.call.surface.chats and self.standing.chats:
             plain = plain_answer(body)
             if plain is not None:
                 prompt, output, cached, reasoning = plain
@@ -229,10 +265,10 @@ cdef class Try:
                 operation, body = body_for(call, entry, self.upstream)
             elif (
                 standing.chats
-                and call.surface.name == "chat"
+                and call.surface.chats
                 and call.set_cap is None
                 and not (call.stream and call.hide_usage)
-                and standing.model == call.scan.model
+                and standing.model == (<Scan?>call.scan).model
             ):
                 operation, body = "chat", call.body  # nothing in it is to be changed
             else:
@@ -241,13 +277,16 @@ cdef class Try:
             self.close("http_4xx", None, settle.void(entry.price))
             failed = Failed(400, "invalid_request_error", "unsupported", error.message, param=error.param or None)
             raise Poor(failed, again=False) from None
-        shortage = call.account.send(self.reservation, call.id, standing.id, standing.model, standing.lane)
-        if shortage is not None:
-            raise self.unwritten(shortage)
+        if not call.free():
+            shortage = call.account.send(self.reservation, call.id, standing.id, standing.model, standing.lane)
+            if shortage is not None:
+                raise self.unwritten(shortage)
         # What is not streamed sends nothing before it is made, and a picture or a voice takes its whole time for that.
         deadlines = relay.patient if call.surface.opaque else relay.deadlines if call.stream else relay.whole
         try:
-            if rules is None:
+            if rules is None and standing.remote is not None:
+                exchange = standing.remote.begin(operation, standing.model, call.stream, call.passed, body, deadlines)
+            elif rules is None:
                 exchange = self.upstream.begin(operation, standing.model, call.stream, call.passed, body, deadlines)
             else:
                 exchange = rules.begin(self.upstream, operation, entry, body, deadlines)
@@ -260,6 +299,10 @@ cdef class Try:
         return exchange
 
     cpdef int named(self, exchange) except -1:
+        cdef Exchange wire
+        if type(exchange) is Exchange:
+            wire = <Exchange>exchange
+            return self.call.known_as(wire.turn.header(b"x-request-id") or wire.turn.header(b"request-id"))
         return self.call.known_as(exchange.header(b"x-request-id") or exchange.header(b"request-id"))
 
     cpdef int succeed(self, usage, Py_ssize_t content_bytes, str outcome="ok") except -1:
@@ -272,8 +315,12 @@ cdef class Try:
         cdef Call call = self.call
         entry = self.entry
         # Nearly always within what was reserved, and then it can cost no more than that either.
+        cdef long long taken
         output = call.output_cap or self.standing.max_output or OUTPUT_UNKNOWN
-        if usage.output > output or usage.input + usage.cache_read + usage.cache_write > call.input_bound:
+        must_be(usage, USAGE)
+        taken = at(usage, of_usage[0])
+        taken += <long long>at(usage, of_usage[2]) + <long long>at(usage, of_usage[3])
+        if at(usage, of_usage[1]) > output or taken > call.input_bound:
             return judged(call, entry, self.reservation, usage, self.relay.metrics)
         return exact(self.standing.price, usage)
 
@@ -285,8 +332,9 @@ cdef class Try:
         assert not self.settled
         self.settled = True
         call.exchange = None
-        ms = <long long>((<double>call.loop.time() - self.started) * 1000)
-        call.account.settle(self.reservation, settlement, outcome, status, ms)
+        ms = <long long>((moment(call.loop) - self.started) * 1000)
+        if not call.free():
+            call.account.settle(self.reservation, settlement, outcome, status, ms)
         attempt = Attempt(
             standing.id, standing.lane, standing.model, outcome, status, self.reservation, settlement, ms
         )
@@ -296,12 +344,12 @@ cdef class Try:
         if not learned:
             relay.health.forgo(standing.lane)
         elif outcome == "ok" or outcome == "low_quality" or outcome == "http_4xx":
-            if standing.lane not in relay.health.quiet:
+            if standing.lane not in relay.well():
                 relay.health.success(standing.lane, self.started * 1000)
         elif outcome != "rate_limit":
             relay.health.failure(standing.lane)
         if learned:
-            standing.samples.append((now_ms(relay.clock), ms))
+            standing.sampled((now_ms(relay.clock), ms))
         relay.note(call, attempt)
         return 0
 

@@ -45,7 +45,6 @@ cdef enum:
     C_TOOLS = 256
     C_NUMBER = 64
     C_KEYS = 16384  # their table, at its largest, is 256 KiB: past the cache each key would cost thrice as much
-    NAMES_MAX = 32
     FEW = 8             # keys of an object that are compared one by one
     BODY_MAX = 1 << 30  # offsets are 32 bits wide
 
@@ -98,22 +97,13 @@ cdef tuple FIRST_NAMES = (
     b"model", b"stream", b"stream_options", b"messages", b"tools", b"input", b"prompt", b"system", b"contents",
 )
 
-cdef struct Span:
-    uint32_t start  # 0: the name is absent, since a value never stands first
-    uint32_t end
+
+cdef class Sought:
+    """Some of a scanner's names, and where its scans have them."""
 
 
 cdef class Scan:
     """What one body says; made by a RequestScanner, holding on to the body."""
-
-    cdef readonly bytes body
-    cdef readonly str model
-    cdef readonly bint stream
-    cdef readonly Py_ssize_t text_bytes, messages, tools, media
-    cdef dict places
-    cdef Span spans[NAMES_MAX]
-    cdef Py_ssize_t close
-    cdef bint empty
 
     cdef Span* place(self, name) except NULL:
         index = self.places.get(name)
@@ -130,18 +120,34 @@ cdef class Scan:
         return self.body[at.start:at.end] if at.start else None
 
     def integer(self, bytes name not None):
-        raw = self.raw(name)
-        if raw is None or raw == b"null":
+        return self.number(name, self.place(name))
+
+    cdef object number(self, bytes name, Span* at):
+        cdef bytes raw
+        if not at.start:
+            return None
+        raw = self.body[at.start:at.end]
+        if raw == b"null":
             return None
         if not raw.removeprefix(b"-").isdigit():
-            raise wrong_type(name, "an integer", self.place(name).start)
+            raise wrong_type(name, "an integer", at.start)
         return int(raw)
 
     def most(self, tuple names not None):
+        cdef int place
+        cdef Sought sought = Sought.__new__(Sought)
+        sought.names = names
+        sought.count = len(names)
+        for place in range(sought.count):
+            sought.places[place] = self.place(names[place]) - self.spans
+        return self.largest(sought)
+
+    cdef object largest(self, Sought sought):
+        cdef int place
         found = None
-        for name in names:
-            if self.place(name).start:
-                number = self.integer(name)
+        for place in range(sought.count):
+            if self.spans[sought.places[place]].start:
+                number = self.number(sought.names[place], &self.spans[sought.places[place]])
                 if number is not None and number <= 0:
                     return number  # to some this is no end at all
                 if number is not None and (found is None or number > found):
@@ -191,13 +197,6 @@ cdef wrong_type(bytes name, str wanted, Py_ssize_t offset):
 
 
 cdef class RequestScanner:
-    cdef dict places
-    cdef tuple names
-    cdef int count, max_depth
-    cdef const char* words[NAMES_MAX]
-    cdef size_t sizes[NAMES_MAX]
-    cdef uint64_t lengths  # a bit for each length a name has, so that most other keys are passed over at once
-
     def __init__(self, names=(), int max_depth=MAX_DEPTH):
         self.names = tuple(dict.fromkeys((*FIRST_NAMES, *names)))
         self.count = len(self.names)
@@ -217,19 +216,21 @@ cdef class RequestScanner:
         self.places = {name: index for index, name in enumerate(self.names)}
         self.max_depth = max_depth
 
-    cdef int find(self, Text* key) noexcept:  # reads C fields and bytes, no object
-        cdef int i
-        if key.size < 64 and self.lengths >> key.size & 1:
-            for i in range(self.count):
-                if equals(key, self.words[i], self.sizes[i]):
-                    return i
-        return -1
+    cdef Sought sought(self, tuple names):
+        cdef Sought sought = Sought.__new__(Sought)
+        sought.names = names
+        for name in names:
+            sought.places[sought.count] = self.places[name]
+            sought.count += 1
+        return sought
 
-    def scan(self, bytes body not None):
+    cpdef Scan scan(self, bytes body):
         cdef Scan scan = Scan.__new__(Scan)
         cdef Doc d
         cdef Keys keys
         cdef bptr p
+        if body is None:
+            raise TypeError("a body is bytes")
         memset(&d, 0, sizeof(Doc))
         d.base = <bptr> PyBytes_AS_STRING(body)
         d.end = d.base + PyBytes_GET_SIZE(body)
@@ -243,7 +244,7 @@ cdef class RequestScanner:
         try:
             if d.end - d.base >= BODY_MAX:
                 raise ScanError("too_large", BODY_MAX)
-            p = self.top(&d, &keys, scan)
+            p = top(self, &d, &keys, scan)
             if d.starved:
                 raise MemoryError
             if p == NULL:
@@ -256,45 +257,6 @@ cdef class RequestScanner:
         scan.media = d.media
         self.read_scalars(scan)
         return scan
-
-    cdef bptr top(self, Doc* d, Keys* keys, Scan scan) noexcept:  # a fault is NULL; of `scan` only C fields are set
-        cdef bptr p = space(d, d.base), start
-        cdef Text key
-        cdef size_t count
-        cdef int index
-        cdef bint first = True, other
-        if p[0] != 123:
-            other = p < d.end and p[0] in b'["-0123456789tfn'
-            return fail(d, p, NOT_OBJECT if other else SYNTAX)
-        p += 1
-        while True:
-            p = member(d, p, first, keys, &key)
-            if p == NULL:
-                return NULL
-            if key.raw == NULL:
-                break
-            first = False
-            start = p
-            index = self.find(&key)
-            if index == MESSAGES_AT and p[0] == 91:
-                p = elements(d, p, 2, MESSAGE | MEDIA, C_MESSAGES, MESSAGES, &count)
-                scan.messages = count
-            elif index == TOOLS_AT and p[0] == 91:
-                p = elements(d, p, 2, SHAPE, C_TOOLS, TOOLS, &count)
-                scan.tools = count
-            elif index == MESSAGES_AT or INPUT <= index <= CONTENTS:
-                p = value(d, p, 2, SHAPE | MEDIA)
-            else:
-                p = value(d, p, 2, SHAPE)
-            if p == NULL:
-                return NULL
-            if index >= 0:
-                scan.spans[index].start = <uint32_t> (start - d.base)
-                scan.spans[index].end = <uint32_t> (p - d.base)
-        scan.empty = first
-        scan.close = p - d.base - 1
-        p = space(d, p)
-        return p if p == d.end else fail(d, p, SYNTAX)
 
     cdef int read_scalars(self, Scan scan) except -1:
         cdef Span* at = &scan.spans[MODEL]
@@ -312,6 +274,55 @@ cdef class RequestScanner:
             if base[at.start] != 116 and base[at.start] != 102 and base[at.start] != 110:
                 raise wrong_type(b"stream", "true or false", at.start)
         return 0
+
+
+cdef int find(RequestScanner scanner, Text* key) noexcept:  # reads C fields and bytes, no object
+    cdef int i
+    if key.size < 64 and scanner.lengths >> key.size & 1:
+        for i in range(scanner.count):
+            if equals(key, scanner.words[i], scanner.sizes[i]):
+                return i
+    return -1
+
+
+cdef bptr top(RequestScanner scanner, Doc* d, Keys* keys, Scan scan) noexcept:  # a fault is NULL; of `scan` only C fields are set
+    cdef bptr p = space(d, d.base), start
+    cdef Text key
+    cdef size_t count
+    cdef int index
+    cdef bint first = True, other
+    if p[0] != 123:
+        other = p < d.end and p[0] in b'["-0123456789tfn'
+        return fail(d, p, NOT_OBJECT if other else SYNTAX)
+    p += 1
+    while True:
+        p = member(d, p, first, keys, &key)
+        if p == NULL:
+            return NULL
+        if key.raw == NULL:
+            break
+        first = False
+        start = p
+        index = find(scanner, &key)
+        if index == MESSAGES_AT and p[0] == 91:
+            p = elements(d, p, 2, MESSAGE | MEDIA, C_MESSAGES, MESSAGES, &count)
+            scan.messages = count
+        elif index == TOOLS_AT and p[0] == 91:
+            p = elements(d, p, 2, SHAPE, C_TOOLS, TOOLS, &count)
+            scan.tools = count
+        elif index == MESSAGES_AT or INPUT <= index <= CONTENTS:
+            p = value(d, p, 2, SHAPE | MEDIA)
+        else:
+            p = value(d, p, 2, SHAPE)
+        if p == NULL:
+            return NULL
+        if index >= 0:
+            scan.spans[index].start = <uint32_t> (start - d.base)
+            scan.spans[index].end = <uint32_t> (p - d.base)
+    scan.empty = first
+    scan.close = p - d.base - 1
+    p = space(d, p)
+    return p if p == d.end else fail(d, p, SYNTAX)
 
 
 cdef refusal(Doc* d):
@@ -350,11 +361,6 @@ def json_string(str text not None):
 
 
 cdef class Words:
-    cdef tuple words  # which the texts below are of
-    cdef const char *texts[NAMES_MAX]
-    cdef Py_ssize_t sizes[NAMES_MAX]
-    cdef unsigned char first[257]  # where those begin that begin with a byte
-
     def __init__(self, words):
         cdef Py_ssize_t i
         cdef int letter
@@ -370,7 +376,9 @@ cdef class Words:
                 i += 1
             self.first[letter] = <unsigned char>i
 
-    def within(self, bytes body not None):
+    cpdef bint within(self, bytes body) except? False:
+        if body is None:
+            raise TypeError("a body is bytes")
         cdef const char *at = PyBytes_AS_STRING(body)
         cdef const char *end = at + PyBytes_GET_SIZE(body)
         cdef Py_ssize_t i

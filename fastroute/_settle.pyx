@@ -4,25 +4,33 @@
 The arithmetic is `_core`'s; here a price without tiers is made ready for it once. `_settle.pyi` states the contracts.
 """
 
-from fastroute import _core
-from fastroute.domain import TOKENS_MAX, Settlement
+from fastroute._core import ceil_microdollars
+from fastroute.domain import TOKENS_MAX, Settlement, Usage
 from fastroute.routing import prices
+
+from libc.stdint cimport int64_t
+
+from fastroute cimport _core
+from fastroute._fields cimport at, lay
 
 OUTPUT_UNKNOWN = 128_000
 
-cdef object cost_of = _core.cost_picodollars, ceiled = _core.ceil_microdollars
-cdef object UNKNOWN_OUTPUT = OUTPUT_UNKNOWN, MOST = TOKENS_MAX
-cdef object ZERO = 0
+cdef int64_t UNKNOWN_OUTPUT = OUTPUT_UNKNOWN, MOST = TOKENS_MAX
 cdef dict flats = {}
 cdef enum:
     FLATS_MAX = 4096
+
+cdef Py_ssize_t of_usage[4]
+lay(of_usage, Usage, ("input", "output", "cache_read", "cache_write"))
 
 
 cdef class Flat:
     """A price without tiers: a third of what finding its rates anew costs on every attempt."""
 
     cdef object price  # held, so that its identity stays its own
-    cdef object input, output, cache_read, cache_write, dearest
+    cdef bint tiered
+    cdef int64_t rates[4]  # input, output, cache_read, cache_write
+    cdef int64_t dearest[4]
 
 
 cdef Flat flat_of(price):
@@ -34,10 +42,12 @@ cdef Flat flat_of(price):
     rates = price.rates
     flat = Flat()
     flat.price = price
-    flat.input, flat.output = rates.input, rates.output
-    flat.cache_read = rates.input if rates.cache_read is None else rates.cache_read
-    flat.cache_write = rates.input if rates.cache_write is None else rates.cache_write
-    flat.dearest = max(flat.input, flat.cache_read, flat.cache_write)
+    flat.tiered = bool(price.tiers)
+    flat.rates[0], flat.rates[1] = rates.input, rates.output
+    flat.rates[2] = rates.input if rates.cache_read is None else rates.cache_read
+    flat.rates[3] = rates.input if rates.cache_write is None else rates.cache_write
+    flat.dearest[0] = max(flat.rates[0], flat.rates[2], flat.rates[3])
+    flat.dearest[1] = flat.rates[1]
     if len(flats) >= FLATS_MAX:
         flats.clear()
     flats[key] = flat
@@ -46,14 +56,18 @@ cdef Flat flat_of(price):
 
 cpdef object bound(price, input_bound, output_cap, max_output, choices=1):
     cdef Flat flat
+    cdef _core.Cost cost
+    cdef int64_t tokens[4]
     if price is None:
         return None
     output = output_cap if output_cap is not None else max_output if max_output is not None else UNKNOWN_OUTPUT
     output = output * choices
-    if input_bound > MOST or output > MOST or price.tiers:
-        return prices.upper_bound(price, min(input_bound, MOST), min(output, MOST))
     flat = flat_of(price)
-    return ceiled(cost_of(input_bound, output, ZERO, ZERO, flat.dearest, flat.output, ZERO, ZERO))
+    if input_bound > MOST or output > MOST or flat.tiered:
+        return prices.upper_bound(price, min(input_bound, MOST), min(output, MOST))
+    tokens[0], tokens[1], tokens[2], tokens[3] = input_bound, output, 0, 0
+    _core.charge(&cost, tokens, flat.dearest)
+    return cost.microdollars
 
 
 cpdef object exact(price, usage):
@@ -62,20 +76,18 @@ cpdef object exact(price, usage):
 
 cpdef object priced(str basis, price, usage):
     cdef Flat flat
+    cdef _core.Cost cost
+    cdef int64_t tokens[4]
+    cdef int place
     if price is None:
         return Settlement(basis, None, None, usage)
-    if price.tiers:
-        cost = prices.price(usage, price)
-    else:
-        flat = flat_of(price)
-        cost = cost_of(
-            usage.input,
-            usage.output,
-            usage.cache_read,
-            usage.cache_write,
-            flat.input,
-            flat.output,
-            flat.cache_read,
-            flat.cache_write,
-        )
-    return Settlement(basis, cost, ceiled(cost), usage)
+    flat = flat_of(price)
+    if flat.tiered:
+        picodollars = prices.price(usage, price)
+        return Settlement(basis, picodollars, ceil_microdollars(picodollars), usage)
+    if type(usage) is not Usage:
+        raise TypeError(f"usage is a Usage, not a {type(usage).__name__}")
+    for place in range(4):
+        tokens[place] = at(usage, of_usage[place])
+    _core.charge(&cost, tokens, flat.rates)
+    return Settlement(basis, cost.picodollars, cost.microdollars, usage)

@@ -5,6 +5,8 @@ It runs only while something waits, and looks at what waits longest; nobody sets
 because it is met twice on every request: 0.1 us to add and to drop, 0.4 as Python, and 1.1 for a timer of one's own.
 """
 
+from fastroute._now cimport moment
+
 # uvloop's timers are whole milliseconds and may fire up to half of one early.
 cdef double TICK_S = 0.001
 
@@ -19,7 +21,7 @@ cdef class Sweep:
         return len(self.since)
 
     cpdef int add(self, waiting, loop) except -1:
-        cdef double now = loop.time()
+        cdef double now = moment(loop)
         self.since[waiting] = now
         if self.timer is None or self.loop is not loop:
             self.loop = loop
@@ -30,7 +32,7 @@ cdef class Sweep:
         return self.since.pop(waiting, None) is not None
 
     def look(self, loop):
-        cdef double due = loop.time() + TICK_S - self.seconds
+        cdef double due = moment(loop) + TICK_S - self.seconds
         self.timer = None
         for waiting, since in list(self.since.items()):
             if since > due:

@@ -1,6 +1,6 @@
 """What stands around a call: the door it came through, the two halves of its ASGI channel, and how it may end badly.
 
-The call itself is compiled (`_call.pyx`).
+The call itself is compiled (`_call.pyx`), and so is its door.
 """
 
 from __future__ import annotations
@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any
 
-from fastroute._call import Call
-from fastroute.callers import Caller
+from fastroute._call import Call, Surface
 from fastroute.errors import FastrouteError
 
 __all__ = ["Call", "CallerGone", "Failed", "Poor", "Receive", "Send", "Serve", "Surface"]
@@ -17,20 +16,6 @@ __all__ = ["Call", "CallerGone", "Failed", "Poor", "Receive", "Send", "Serve", "
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Serve = Callable[[Call], Coroutine[Any, Any, None]]
-
-
-class Surface:
-    """A door of the data plane: which operation it means, which dialects speak it natively, how to translate if not."""
-
-    __slots__ = ("caller", "name", "native", "opaque", "operation", "talks")
-
-    def __init__(self, name: str, operation: str, native: str, caller: Caller | None) -> None:
-        self.name = name
-        self.operation = operation
-        self.opaque = operation.startswith("/")  # a path of the provider's own, whose bodies nobody here reads
-        self.talks = not self.opaque and operation != "embeddings"  # what is asked is a chat, in whatever words
-        self.native = native
-        self.caller = caller
 
 
 class Failed(FastrouteError):

@@ -21,9 +21,6 @@ cdef extern from *:
     uint64_t fr_acquire(const uint64_t *p) nogil
     void fr_release(uint64_t *p, uint64_t v) nogil
 
-cdef enum:
-    BOUNDS_MAX = 24
-
 WIDTH_MAX = BOUNDS_MAX + 2
 
 
@@ -44,10 +41,6 @@ cdef inline void add_value(Histogram histogram, uint64_t value) noexcept:  # as 
 
 cdef class Slots:
     """A writable buffer of 64-bit words."""
-
-    cdef Py_buffer buffer
-    cdef uint64_t *words
-    cdef readonly Py_ssize_t size
 
     def __cinit__(self, memory):
         PyObject_GetBuffer(memory, &self.buffer, PyBUF_WRITABLE)
@@ -97,14 +90,12 @@ cdef class Slots:
 cdef class Counter:
     """A count that only rises."""
 
-    cdef Slots slots
-    cdef uint64_t *cell
-
     def __init__(self):
         raise TypeError("a counter is made by its slots")
 
-    def inc(self, uint64_t by=1):
+    cpdef int inc(self, uint64_t by=1) except -1:
         add(self, by)
+        return 0
 
     @property
     def value(self):
@@ -117,17 +108,16 @@ cdef class Counter:
 cdef class Gauge:
     """A number that rises and falls."""
 
-    cdef Slots slots
-    cdef uint64_t *cell
-
     def __init__(self):
         raise TypeError("a gauge is made by its slots")
 
-    def inc(self):
+    cpdef int inc(self) except -1:
         fr_set(self.cell, fr_get(self.cell) + 1)
+        return 0
 
-    def dec(self):
+    cpdef int dec(self) except -1:
         fr_set(self.cell, fr_get(self.cell) - 1)
+        return 0
 
     def set(self, int64_t value):
         fr_set(self.cell, <uint64_t>value)
@@ -142,11 +132,6 @@ cdef class Gauge:
 
 cdef class Histogram:
     """Counts of values by size, and their sum, in whole units; its count is the sum of its buckets, so they never differ."""
-
-    cdef Slots slots
-    cdef uint64_t *cells
-    cdef uint64_t bounds[BOUNDS_MAX]
-    cdef Py_ssize_t count
 
     def __init__(self):
         raise TypeError("a histogram is made by its slots")
@@ -173,9 +158,6 @@ cdef inline uint64_t microseconds(double ms):
 cdef class Finished:
     """Every series one finished request touches, so that it costs one call."""
 
-    cdef Counter requests, tokens_in, tokens_out, backend_requests
-    cdef Histogram latency_ms, cost_usd, latency_seconds
-
     def __init__(
         self,
         Counter requests not None,
@@ -194,7 +176,7 @@ cdef class Finished:
         self.latency_seconds = latency_seconds
         self.backend_requests = backend_requests
 
-    cpdef record(self, double ms, picodollars, uint64_t tokens_in, uint64_t tokens_out):
+    cpdef int record(self, double ms, picodollars, uint64_t tokens_in, uint64_t tokens_out) except -1:
         cdef uint64_t us = microseconds(ms)
         if picodollars is not None:
             add_value(self.cost_usd, picodollars)
@@ -206,25 +188,24 @@ cdef class Finished:
             add_value(self.latency_seconds, us)
         if self.backend_requests is not None:
             add(self.backend_requests, 1)
+        return 0
 
 
 cdef class Tried:
     """Every series one attempt touches."""
-
-    cdef Counter attempts, settle
-    cdef Histogram first_chunk
 
     def __init__(self, Counter attempts not None, Counter settle, Histogram first_chunk not None):
         self.attempts = attempts
         self.settle = settle
         self.first_chunk = first_chunk
 
-    cpdef record(self, first_chunk_ms):
+    cpdef int record(self, first_chunk_ms) except -1:
         if first_chunk_ms is not None:
             add_value(self.first_chunk, microseconds(first_chunk_ms))
         add(self.attempts, 1)
         if self.settle is not None:
             add(self.settle, 1)
+        return 0
 
 
 cdef class Verdicts:
@@ -260,9 +241,6 @@ cdef class Verdicts:
 cdef class Groups:
     """The groups of series that every request touches, by what makes them."""
 
-    cdef readonly dict _finished
-    cdef readonly dict _tried
-
     def __init__(self):
         self._finished = {}
         self._tried = {}
@@ -277,16 +255,17 @@ cdef class Groups:
         uint64_t tokens_out=0,
         backend=None,
     ):
-        group = self._finished.get((model, status, backend))
-        if group is None:
-            group = self.finished_group(model, status, backend)
-        (<Finished?>group).record(latency_ms, picodollars, tokens_in, tokens_out)
+        self.group(model, status, backend).record(latency_ms, picodollars, tokens_in, tokens_out)
 
-    def attempt(self, lane, outcome, basis=None, first_chunk_ms=None):
+    cdef Finished group(self, model, int status, backend):
+        group = self._finished.get((model, status, backend))
+        return <Finished?>(self.finished_group(model, status, backend) if group is None else group)
+
+    cpdef int attempt(self, lane, outcome, basis=None, first_chunk_ms=None) except -1:
         group = self._tried.get((lane, outcome, basis))
         if group is None:
             group = self.tried_group(lane, outcome, basis)
-        (<Tried?>group).record(first_chunk_ms)
+        return (<Tried?>group).record(first_chunk_ms)
 
 
 def acquire(memory, Py_ssize_t word):

@@ -1,6 +1,8 @@
 """The compiled face of the pool's hot half."""
 
-cdef class LaneCore:
+from fastroute.upstreams._wire cimport Connection, Exchange, Owner
+
+cdef class LaneCore(Owner):
     cdef public PoolCore pool
     cdef public object loop, queue
     cdef public list idle
@@ -10,7 +12,14 @@ cdef class PoolCore:
     cdef public object reaper
     cdef public long long reused
 
+    cdef Exchange asked(self, origin, bytes head, bytes body, deadlines)
+
 cdef class RemoteCore:
     cdef public object origin
     cdef public PoolCore _pool
     cdef public dict _heads
+    cdef str last_operation, last_model
+    cdef bint last_stream
+    cdef bytes last_head
+
+    cpdef object begin(self, str operation, str model, bint stream, passed, bytes body, deadlines)

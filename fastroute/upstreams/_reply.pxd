@@ -41,6 +41,7 @@ cdef class Reply:
     cpdef int feed(self, bytes data) except -1
     cpdef int eof(self) except -1
     cpdef bytes take(self)
+    cpdef bytes header(self, bytes name)
     cdef int append(self, bytes data, Py_ssize_t at, Py_ssize_t end) except -1
     cdef int fail(self, str kind, str words, bint timed_out=*) except -1
     cdef bytes gather(self, bytes data)

@@ -84,21 +84,29 @@ cdef class Reply:
         self.unread = 0
         return data
 
-    def header(self, bytes name not None):
+    cpdef bytes header(self, bytes name):
         """The first value of a header, or None."""
         if self.head is None:
             return None
+        if name is None:
+            raise TypeError("a header has a name")
         cdef const char *wanted = PyBytes_AS_STRING(name)
         cdef const char *line = PyBytes_AS_STRING(self.head)
         cdef const char *end = line + PyBytes_GET_SIZE(self.head)
         cdef const char *feed = <const char *>memchr(line, b"\n", end - line)
+        cdef const char *stop
         cdef Py_ssize_t width = PyBytes_GET_SIZE(name)
         while feed != NULL:
             line = feed + 1
             feed = <const char *>memchr(line, b"\n", end - line)
             if end - line > width and line[width] == b":" and strncasecmp(line, wanted, width) == 0:
                 line += width + 1
-                return line[:(feed - 1 if feed != NULL else end) - line].strip(b" \t")
+                stop = feed - 1 if feed != NULL else end
+                while line < stop and (line[0] == b" " or line[0] == b"\t"):
+                    line += 1
+                while line < stop and (stop[-1] == b" " or stop[-1] == b"\t"):
+                    stop -= 1
+                return PyBytes_FromStringAndSize(line, stop - line)
         return None
 
     def headers(self):

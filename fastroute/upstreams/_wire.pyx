@@ -6,42 +6,53 @@ protocol that serves one turn at a time, and `Exchange` is what the caller holds
 connection serves which turn; `_wire.pyi` states the contracts.
 """
 
-cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, errno
 from libc.math cimport INFINITY
-from libc.stdio cimport snprintf
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
-from fastroute._now cimport task_of
+from fastroute._heads cimport digits
+from fastroute._now cimport moment
+from fastroute.upstreams._arrival cimport Arrival
 from fastroute.upstreams._reply cimport DONE, HEAD, LENGTH, Reply
 
-from asyncio import CancelledError
 from ssl import SSLError
 
 from fastroute.upstreams.faults import UpstreamFault
-
-cdef extern from "Python.h":
-    int PyContext_Enter(object context) except -1
-    int PyContext_Exit(object context) except -1
 
 cdef extern from "<sys/socket.h>" nogil:
     int MSG_DONTWAIT, MSG_PEEK
     ssize_t recv(int fd, void *buffer, size_t size, int flags)
 
+cdef extern from *:
+    """
+    #include <sys/socket.h>
+    #include <sys/uio.h>
+    #ifndef MSG_NOSIGNAL
+    #define MSG_NOSIGNAL 0  /* there the socket itself is told, by whoever made it */
+    #endif
+    /* What of two pieces a socket takes at once; -1 where it takes nothing. */
+    static ssize_t fr_send_both(int fd, const char *one, size_t ones, const char *two, size_t twos)
+    {
+        struct iovec pieces[2] = {{(void *)one, ones}, {(void *)two, twos}};
+        struct msghdr message = {0};
+        message.msg_iov = pieces;
+        message.msg_iovlen = twos ? 2 : 1;
+        return sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    }
+    """
+    ssize_t fr_send_both(int fd, const char *one, size_t ones, const char *two, size_t twos) nogil
+
 cdef enum:
     UNREAD_HIGH = 256 * 1024
+    HEAD_ROOM = 2048     # for a request's head on the stack; one of our own is a few hundred bytes
+    LENGTH_ROOM = 48
+    AT_ONCE = 64 * 1024
 
 cdef Py_ssize_t MOST = 64 * 1024 * 1024
 READ_MAX = MOST
 
 cdef str TOO_LARGE = "the body is larger than the reader allows"
-
-# What the reader of a turn waits for.
-cdef enum Want:
-    ANSWER
-    BYTES
-    END
 
 # Timers of uvloop are whole milliseconds and may fire up to half of one early.
 cdef double TICK = 0.001
@@ -51,93 +62,40 @@ cdef double seconds(object milliseconds) except? -1:
     return INFINITY if milliseconds is None else <double>milliseconds / 1000.0
 
 
-@cython.freelist(64)
-cdef class Arrival:
-    """What the reader of a turn awaits; a future to its task, except for when the task goes on.
+cdef dict TERMS = {}
+cdef enum:
+    TERMS_MAX = 64
 
-    It goes on inside the arrival of the bytes: a future would have it wait for the loop's next round, and that round and
-    its handle made 4 us of a request.
-    """
 
-    cdef object loop, callback, context
-    cdef bint over, lost
-    cdef public bint _asyncio_future_blocking
+cdef class Terms:
+    """Deadlines in seconds: their settings are few and stay the same, and every turn has some."""
 
-    def __await__(self):
-        return self
+    @staticmethod
+    cdef Terms of(deadlines):
+        key = <size_t><void *>deadlines
+        found = TERMS.get(key)
+        if found is not None:
+            return <Terms>found
+        cdef Terms terms = Terms.__new__(Terms)
+        terms.source = deadlines
+        terms.pooled = deadlines.pool_ms is not None
+        terms.connect_s = seconds(deadlines.connect_ms)
+        terms.pool_s = seconds(deadlines.pool_ms)
+        terms.write_s = seconds(deadlines.write_ms)
+        terms.first_chunk_s = seconds(deadlines.first_chunk_ms)
+        terms.idle_s = seconds(deadlines.idle_ms)
+        terms.total_s = seconds(deadlines.total_ms)
+        if len(TERMS) >= TERMS_MAX:
+            TERMS.clear()
+        TERMS[key] = terms
+        return terms
 
-    def __iter__(self):
-        return self
 
-    def __next__(self):
-        if not self.over:
-            self._asyncio_future_blocking = True
-            return self
-        if self.lost:
-            raise CancelledError
-        raise StopIteration
+cdef class Owner:
+    """A lane as its connections and turns know it; the rest of what they tell it has names that are looked up."""
 
-    def get_loop(self):
-        return self.loop
-
-    def done(self):
-        return self.over
-
-    def cancelled(self):
-        return self.lost
-
-    def result(self):
-        if self.lost:
-            raise CancelledError
-        if not self.over:
-            raise RuntimeError("nothing has arrived")
-
-    def exception(self):
-        self.result()
-
-    def add_done_callback(self, callback, *, context=None):
-        if self.callback is not None:
-            raise RuntimeError("an exchange has one reader at a time")
-        self.callback = callback
-        self.context = context
-        if self.over:
-            self.later()
-
-    def remove_done_callback(self, callback):
-        if self.callback is None or self.callback != callback:
-            return 0
-        self.callback = None
-        return 1
-
-    def cancel(self, msg=None):
-        if self.over:
-            return False
-        self.over = self.lost = True
-        self.later()
-        return True
-
-    cdef int later(self) except -1:
-        callback = self.callback
-        if callback is not None:
-            self.callback = None
-            self.loop.call_soon(callback, self, context=self.context)
-        return 0
-
-    cdef int finish(self, bint at_once) except -1:
-        """Let the reader go on: at once where that is allowed, which it is not inside another task."""
-        if self.over:
-            return 0
-        self.over = True
-        if not at_once or self.callback is None or self.context is None or task_of(self.loop) is not None:
-            return self.later()
-        callback = self.callback
-        self.callback = None
-        PyContext_Enter(self.context)
-        try:
-            callback(self)
-        finally:
-            PyContext_Exit(self.context)
-        return 0
+    cdef int freed(self, Connection connection) except -1:
+        raise NotImplementedError
 
 
 cdef class Turn(Reply):
@@ -146,34 +104,20 @@ cdef class Turn(Reply):
     The pool and the wire hold turns, never exchanges.
     """
 
-    cdef object loop
-    cdef object lane
-    cdef Arrival waiter
-    cdef Want want
-    cdef bytes prefix
-    cdef bytes body
-    cdef Connection connection
-    cdef object deadlines
-    cdef readonly double total_at
-    cdef double started, sent_at, first_chunk_at, idle_s
-    cdef double first_byte_at, last_byte_at
-    cdef readonly bint sent
-    cdef readonly bint reused
-    cdef readonly bint retried
-    cdef bint content
-    cdef bint whole
-    cdef Py_ssize_t limit
+    def __init__(self, Owner lane, loop, bytes prefix not None, bytes body not None, deadlines):
+        self.meant(lane, loop, prefix, body, deadlines)
 
-    def __init__(self, lane, loop, bytes prefix, bytes body, deadlines):
+    cdef int meant(self, Owner lane, loop, bytes prefix, bytes body, deadlines) except -1:
         self.parts = []
-        self.bodiless = prefix.startswith(b"HEAD ")
+        self.bodiless = PyBytes_GET_SIZE(prefix) > 5 and memcmp(PyBytes_AS_STRING(prefix), b"HEAD ", 5) == 0
         self.lane = lane
         self.loop = loop
         self.prefix = prefix
         self.body = body
-        self.started = loop.time()
-        self.deadlines = deadlines
-        self.total_at = self.started + seconds(deadlines.total_ms)
+        self.started = moment(loop)
+        self.terms = Terms.of(deadlines)
+        self.total_at = self.started + self.terms.total_s
+        return 0
 
     @property
     def waiting(self):
@@ -182,16 +126,15 @@ cdef class Turn(Reply):
 
     def slot_by(self):
         """Until when this turn may wait for a slot."""
-        wait_ms = self.deadlines.pool_ms
-        return self.by(self.deadlines.connect_ms if wait_ms is None else wait_ms, self.retried)
+        return self.by(self.terms.pool_s if self.terms.pooled else self.terms.connect_s, self.retried)
 
     def connect_by(self):
         """Until when a connection may be opened for this turn, from now on."""
-        return self.by(self.deadlines.connect_ms, self.retried or self.deadlines.pool_ms is not None)
+        return self.by(self.terms.connect_s, self.retried or self.terms.pooled)
 
-    cdef double by(self, allowed_ms, bint anew) except? -1:
-        cdef double start = self.loop.time() if anew else self.started
-        return min(start + seconds(allowed_ms), self.total_at, self.first_chunk_at if self.retried else INFINITY)
+    cdef double by(self, double allowed_s, bint anew) except? -1:
+        cdef double start = moment(self.loop) if anew else self.started
+        return min(start + allowed_s, self.total_at, self.first_chunk_at if self.retried else INFINITY)
 
     def refuse(self, str kind, str words, bint timed_out=False):
         """End a turn that is on no connection."""
@@ -229,7 +172,7 @@ cdef class Turn(Reply):
         return UpstreamFault(self.kind, self.words, sent=self.sent, timed_out=self.timed_out)
 
     cdef double write_at(self) except? -1:
-        return self.sent_at + seconds(self.deadlines.write_ms)
+        return self.sent_at + self.terms.write_s
 
     cdef double due(self) except? -1:
         """The next instant at which this turn must be looked at."""
@@ -238,7 +181,7 @@ cdef class Turn(Reply):
             due = min(due, self.first_chunk_at)
         elif not self.connection.paused:
             # A reader that holds the upstream back is no silence of the upstream's.
-            due = min(due, max(self.last_byte_at, self.sent_at) + self.idle_s)
+            due = min(due, max(self.last_byte_at, self.sent_at) + self.terms.idle_s)
         if self.connection.stuck:
             due = min(due, self.write_at())
         return due
@@ -259,21 +202,7 @@ cdef class Turn(Reply):
 cdef class Connection:
     """One socket to an origin, serving one turn at a time; it belongs to its lane until it is closed."""
 
-    cdef object loop
-    cdef object lane
-    cdef object transport
-    cdef object timer
-    cdef double timer_at
-    cdef Turn turn
-    cdef int fd
-    cdef readonly int served
-    cdef readonly double idle_since
-    cdef readonly bint closed
-    cdef readonly bint early    # bytes came before any request
-    cdef bint paused            # we do not read
-    cdef bint stuck             # the peer does not read
-
-    def __init__(self, lane, loop):
+    def __init__(self, Owner lane, loop):
         self.lane = lane
         self.loop = loop
         self.fd = -1
@@ -281,8 +210,9 @@ cdef class Connection:
     def connection_made(self, transport):
         self.transport = transport
         self.fd = transport.get_extra_info("socket").fileno()
+        self.plain = transport.get_extra_info("ssl_object") is None
 
-    def begin(self, Turn turn not None):
+    cpdef bint begin(self, Turn turn) except? False:
         """Send a turn's request; False when this connection turns out to be dead, and then nothing was sent."""
         cdef char peeked
         if self.closed:
@@ -299,14 +229,36 @@ cdef class Connection:
         self.served += 1
         self.turn = turn
         turn.connection = self
-        turn.sent_at = self.loop.time()
+        turn.sent_at = moment(self.loop)
         if not turn.sent:
             # A retry does not start the first-chunk deadline again.
-            turn.first_chunk_at = turn.sent_at + seconds(turn.deadlines.first_chunk_ms)
+            turn.first_chunk_at = turn.sent_at + turn.terms.first_chunk_s
             turn.sent = True
-        self.transport.write(request_bytes(turn.prefix, turn.body))
+        self.write(turn.prefix, turn.body)
         self.arm()
         return True
+
+    cdef int write(self, bytes prefix, bytes body) except -1:
+        """Prefix, content-length and body, at once where the socket takes them, else by the transport.
+
+        A transport that has ever held something back is asked for everything: what it holds goes first. So is it for
+        what is large, since it alone says when the peer does not read.
+        """
+        cdef char head[HEAD_ROOM]
+        cdef Py_ssize_t size, length = PyBytes_GET_SIZE(body), taken = -1
+        size = head_of(head, prefix, length)
+        if size < 0 or length > AT_ONCE:
+            self.transport.write(request_bytes(prefix, body))
+            return 0
+        if self.plain and not self.held:
+            taken = fr_send_both(self.fd, head, size, PyBytes_AS_STRING(body), length)
+            if taken == size + length:
+                return 0
+        # Whatever is wrong with the socket is the transport's to find out.
+        self.held = True
+        whole = request_bytes(prefix, body)
+        self.transport.write(whole if taken <= 0 else whole[taken:])
+        return 0
 
     def data_received(self, bytes data not None):
         cdef Turn turn = self.turn
@@ -314,7 +266,7 @@ cdef class Connection:
             self.early = self.served == 0
             self.close()
             return
-        turn.last_byte_at = self.loop.time()
+        turn.last_byte_at = moment(self.loop)
         if turn.first_byte_at == 0:
             turn.first_byte_at = turn.last_byte_at
         turn.feed(data)
@@ -403,7 +355,7 @@ cdef class Connection:
         turn.prefix = turn.body = None
         if turn.state == DONE and turn.keep and not turn.surplus and not self.stuck and not self.paused:
             self.idle_since = turn.last_byte_at
-            self.lane.release(self)
+            self.lane.freed(self)
         else:
             self.close()
         return 0
@@ -418,7 +370,7 @@ cdef class Connection:
     cdef int resume(self) except -1:
         if self.paused:
             self.paused = False
-            self.turn.last_byte_at = self.loop.time()
+            self.turn.last_byte_at = moment(self.loop)
             self.transport.resume_reading()
             self.arm()
         return 0
@@ -443,35 +395,49 @@ cdef class Connection:
     def tick(self):
         self.timer = None
         if self.turn is not None:
-            now = self.loop.time() + TICK
+            now = moment(self.loop) + TICK
             if self.turn.due() <= now:
                 self.turn.expire(now)
             else:
                 self.arm()
 
 
+cdef Py_ssize_t head_of(char *head, bytes prefix, Py_ssize_t length) noexcept:  # copies bytes alone
+    """Prefix and content-length where `head` has room for them, else -1, as for a GET or HEAD, which have no length."""
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(prefix)
+    cdef const char *text = PyBytes_AS_STRING(prefix)
+    cdef char number[24]
+    cdef char *at = digits(number + sizeof(number), length)
+    if size > HEAD_ROOM - LENGTH_ROOM or text[0] == b"G" or text[0] == b"H":
+        return -1
+    memcpy(head, text, size)
+    memcpy(head + size, b"content-length: ", 16)
+    size += 16
+    memcpy(head + size, at, number + sizeof(number) - at)
+    size += number + sizeof(number) - at
+    memcpy(head + size, b"\r\n\r\n", 4)
+    return size + 4
+
+
 cdef bytes request_bytes(bytes prefix, bytes body):
     """Prefix, content-length and body as one object, for one write."""
-    cdef char line[48]
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(prefix), length = PyBytes_GET_SIZE(body), width
-    if length == 0 and (prefix.startswith(b"GET ") or prefix.startswith(b"HEAD ")):
+    if not body and (prefix.startswith(b"GET ") or prefix.startswith(b"HEAD ")):
         return prefix + b"\r\n"
-    width = snprintf(line, sizeof(line), b"content-length: %zd\r\n\r\n", length)
-    cdef bytes whole = PyBytes_FromStringAndSize(NULL, size + width + length)
-    cdef char *into = PyBytes_AS_STRING(whole)
-    memcpy(into, PyBytes_AS_STRING(prefix), size)
-    memcpy(into + size, line, width)
-    memcpy(into + size + width, PyBytes_AS_STRING(body), length)
-    return whole
+    return b"%bcontent-length: %d\r\n\r\n%b" % (prefix, len(body), body)
 
 
 cdef class Exchange:
     """A caller's hold on one request and its answer."""
 
-    cdef readonly Turn turn
-
-    def __init__(self, lane, loop, bytes prefix not None, bytes body not None, deadlines):
+    def __init__(self, Owner lane, loop, bytes prefix not None, bytes body not None, deadlines):
         self.turn = Turn(lane, loop, prefix, body, deadlines)
+
+    @staticmethod
+    cdef Exchange begun(Owner lane, loop, bytes prefix, bytes body, deadlines):
+        cdef Exchange exchange = Exchange.__new__(Exchange)
+        exchange.turn = Turn.__new__(Turn)
+        exchange.turn.meant(lane, loop, prefix, body, deadlines)
+        return exchange
 
     def __del__(self):
         # Nobody can read it any more; the wire holds the turn only, so a forgotten exchange costs no slot.
@@ -513,9 +479,9 @@ cdef class Exchange:
 
     @property
     def age(self):
-        return self.turn.loop.time() - self.turn.started
+        return moment(self.turn.loop) - self.turn.started
 
-    def header(self, bytes name not None):
+    cpdef bytes header(self, bytes name):
         return self.turn.header(name)
 
     def headers(self):
@@ -525,14 +491,13 @@ cdef class Exchange:
         cdef Turn turn = self.turn
         if not turn.content:
             turn.content = True
-            turn.idle_s = seconds(turn.deadlines.idle_ms)
             if turn.connection is not None:
                 turn.connection.arm()
 
     def stop(self):
         self.turn.stop()
 
-    def answer(self):
+    cpdef bint answer(self) except? False:
         cdef Turn turn = self.turn
         if turn.head is not None:
             return True
@@ -540,10 +505,10 @@ cdef class Exchange:
             raise turn.fault()
         return False
 
-    def coming(self):
+    cpdef coming(self):
         return self.turn.arrival(ANSWER)
 
-    def taken(self):
+    cpdef bytes taken(self):
         if self.turn.state != DONE:
             raise RuntimeError("the answer is not complete")
         if self.turn.unread > MOST:

@@ -1,11 +1,15 @@
 """The compiled face of the front."""
 
 from fastroute._call cimport Call
+from fastroute._gateway cimport Core
 from fastroute._sweep cimport Sweep
+from fastroute.metrics._slots cimport Gauge, Groups
 from fastroute.web._door cimport DoorCore
 
 cdef class Front:
-    cdef readonly object gateway, metrics
+    cdef readonly Core gateway
+    cdef readonly Groups metrics
+    cdef Gauge active
     cdef readonly set open
     cdef readonly long long limit
     cdef readonly DoorCore doorman

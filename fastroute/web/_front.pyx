@@ -8,52 +8,65 @@ comes in pieces, a refusal, a fault, and every answer that is not a whole one of
 import time
 from asyncio import CancelledError, get_running_loop
 
-from fastroute._heads import PASSED, HeadError
+from fastroute._heads import HeadError
 from fastroute.callers import mistral
 from fastroute.call import CallerGone, Failed
+from fastroute.domain import Attempt, Entry, ModelRef, Settlement
 from fastroute.receipts.seal import receipt_id
 
 from fastroute cimport _heads
-from fastroute._call cimport Call
-from fastroute._now cimport task_of
+from fastroute._call cimport Call, Surface
+from fastroute._fields cimport at, lay, must_be
+from fastroute._gateway cimport Core
+from fastroute._now cimport moment, task_of
 from fastroute._sweep cimport Sweep
 from fastroute.web._door cimport DoorCore
 
 cdef str START = "http.response.start", BODY = "http.response.body"
 cdef bytes JSON = b"application/json"
 cdef dict SAID = {}
+cdef object TRIED = Attempt, SETTLED = Settlement, ENTRY = Entry, REF = ModelRef
+cdef Py_ssize_t of_attempt[1]
+cdef Py_ssize_t of_settlement[1]
+cdef Py_ssize_t of_entry[2]
+cdef Py_ssize_t of_ref[1]
+lay(of_attempt, Attempt, ("settlement",))
+lay(of_settlement, Settlement, ("usage",))
+lay(of_entry, Entry, ("ref", "id"))
+lay(of_ref, ModelRef, ("model",))
 cdef enum:
     SAID_MAX = 1024
 
 
 cdef class Front:
-    def __init__(self, gateway, long long limit, DoorCore doorman not None, Sweep bodiless not None):
+    def __init__(self, Core gateway not None, long long limit, DoorCore doorman not None, Sweep bodiless not None):
         self.gateway = gateway
         self.metrics = gateway.metrics
+        self.active = (<object>gateway.metrics).active
         self.open = set()
         self.limit = limit
         self.doorman = doorman
         self.guards = doorman.guards
-        self.caches = gateway.cache is not None
+        self.caches = (<object>gateway).cache is not None
         self.bodiless = bodiless
 
-    async def handle(self, surface, serve, str model not None, bint stream, scope, receive, send):
+    async def handle(self, Surface surface not None, serve, str model not None, bint stream, scope, receive, send):
         """Answer one request; `serve` does it once the body is read, None stands for the ordinary way."""
         cdef Call call
         cdef dict found = None
         cdef long long length
         cdef bint unread = True
         cdef bytes body = b""
-        gateway = self.gateway
+        cdef Core gateway = self.gateway
         loop = self.loop
         if loop is None or not loop.is_running():
             # Asking for it is a system call each time, and this worker has one.
             loop = self.loop = get_running_loop()
-        call = Call(surface, receive, send, gateway.ids.request(), loop.time(), loop)
+        call = Call.made(surface, receive, send, gateway.ids.request(), moment(loop), loop)
         call.model = model
         call.stream = stream
         self.open.add(call)
-        self.metrics.active.inc()
+        self.active.inc()
         try:
             try:
                 found = _heads.look(scope["headers"])
@@ -82,7 +95,7 @@ cdef class Front:
                 whole = _heads.whole(begun, length)
                 body = await self.rest_of(receive, begun, length) if whole is None else whole
             unread = False
-            if not PASSED.isdisjoint(found):
+            if _heads.passes(found):
                 call.passed = self.passed_on(found)
             agent = found.get(b"user-agent")
             if agent is not None and b"mistral" in <bytes>agent:
@@ -105,7 +118,7 @@ cdef class Front:
                 if call.stream:
                     await self.stream(call)
                 else:
-                    body = await gateway.relay.answer(call)
+                    body = await (<object>gateway).relay.answer(call)
                     if call.mistral:
                         body = mistral.with_id(body, call.id)
                     await call.send(opening(call, body))
@@ -118,7 +131,7 @@ cdef class Front:
             await self.own_fault(call, fault)
         finally:
             self.open.discard(call)
-            self.metrics.active.dec()
+            self.active.dec()
             gateway.finished(call)
 
 
@@ -139,28 +152,37 @@ cdef dict opening(Call call, bytes body):
 
 cpdef list head(Call call, entry):
     cdef list headers = _heads.names(call.id, call.decision_id, call.upstream_ids)
-    if call.account.booked and call.decision_id:
+    if not call.free() and call.account.booked and call.decision_id:
         headers.append((b"x-router-receipt-id", receipt_id(call.id).encode()))
     if call.permit is not None:
         headers += call.permit.headers()
     if entry is not None:
+        must_be(entry, ENTRY)
+        ref = at(entry, of_entry[0])
+        must_be(ref, REF)
+        name = at(entry, of_entry[1])
         first = call.entries[0]
         if entry is first:
-            headers += said(entry.ref.model, call.reason, False)
+            headers += said(at(ref, of_ref[0]), call.reason, False)
         else:
-            headers += said(entry.ref.model, "fallback", True)
+            headers += said(at(ref, of_ref[0]), "fallback", True)
             headers.append((b"x-router-original-model", ascii(first.ref.model)))
         # Asked for by another name than its own or its provider's: a tier's, an alias's, a policy's.
-        if call.model != entry.id and call.model and call.model != str(entry.ref):
-            word = call.model if call.words is None else call.words.get(entry.id, call.model)
+        if call.model != name and call.model and call.model != str(ref):
+            word = call.model if call.words is None else call.words.get(name, call.model)
             headers.append((b"x-router-model-logical", ascii(word)))
     return headers
 
 
 cpdef list accounts(Call call):
     final = call.final_attempt()
-    usage = None if final is None else final.settlement.usage
-    return _heads.accounts(<double>call.loop.time() - call.started, call.cost(), usage)
+    usage = None
+    if final is not None:
+        must_be(final, TRIED)
+        settlement = at(final, of_attempt[0])
+        must_be(settlement, SETTLED)
+        usage = at(settlement, of_settlement[0])
+    return _heads.accounts(moment(call.loop) - call.started, call.cost(), usage)
 
 
 cdef tuple said(str model, str reason, bint fallback):

@@ -81,7 +81,7 @@ cdef inline int64_t cost_of(const int64_t *tokens, const int64_t *rates) noexcep
     return tokens[0] * rates[0] + tokens[1] * rates[1] + tokens[2] * rates[2] + tokens[3] * rates[3]
 
 
-def cost_picodollars(
+cpdef object cost_picodollars(
     input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,
     input_rate, output_rate, cache_read_rate, cache_write_rate,
 ):
@@ -109,7 +109,7 @@ cdef inline int64_t rounded_up(int64_t picodollars) noexcept:  # a millionth of 
     return picodollars // PICO_PER_MICRO + (picodollars % PICO_PER_MICRO != 0)
 
 
-def ceil_microdollars(picodollars):
+cpdef object ceil_microdollars(picodollars):
     """The one rounding of the house, upwards."""
     return rounded_up(within(picodollars, "picodollars", 0, INT64_MAX))
 
@@ -119,6 +119,10 @@ cdef int64_t bound_of(int64_t text_bytes, int64_t messages, int64_t tools, int64
     cdef int64_t most = window if window >= 0 else TOKENS_MAX
     bound += TOOLS_OVERHEAD if tools else 0
     return most if media or bound > most else bound
+
+
+cdef int64_t amount_of(object value, str name) except -2:
+    return within(value, name, 0, AMOUNT_MAX)
 
 
 def token_bound(text_bytes, messages, tools, media, context_window):
@@ -441,13 +445,7 @@ cdef class Table:
         return priced(&self.rows[index], &self.tiers[index * TIERS_MAX], sent, received)
 
 
-# free is granted - released - spent - held. granted stays within AMOUNT_MAX, released and held within granted, spent
-# within SPENT_MAX: free never falls below -(9 * 10**18 + 9 * 10**15) > -2**63. Reservations are counted beside the sum
-# they hold, because one of 0 is a reservation too: its slot must not close, and be reused, before it settles.
-cdef struct Account:
-    int64_t granted, released, spent, held, reservations, next_closed
-    bint is_open
-
+ctypedef int64_t Numbers[DEPTH_MAX]
 
 cdef inline int64_t free_of(const Account *account) noexcept:  # by the bounds above nothing overflows
     return account.granted - account.released - account.spent - account.held
@@ -456,11 +454,6 @@ cdef inline int64_t free_of(const Account *account) noexcept:  # by the bounds a
 @cython.final
 cdef class Leases:
     """What one worker may still spend, per account, in the account's own unit."""
-
-    cdef Account *accounts
-    cdef Py_ssize_t capacity
-    cdef Py_ssize_t opened
-    cdef int64_t next_closed
 
     def __cinit__(self, capacity):
         cdef Py_ssize_t slot
@@ -478,20 +471,27 @@ cdef class Leases:
         return self.opened
 
     cdef Account *account(self, object slot) except NULL:
-        cdef int64_t index = within(slot, "slot", 0, self.capacity - 1)
-        if not self.accounts[index].is_open:
+        return self.numbered(within(slot, "slot", 0, self.capacity - 1))
+
+    cdef Account *numbered(self, int64_t index) except NULL:
+        if not 0 <= index < self.capacity or not self.accounts[index].is_open:
             raise ValueError(f"slot {index} is not open")
         return &self.accounts[index]
 
-    cdef int path(self, tuple slots, Account **accounts) except -1:
-        """The accounts of a reservation, each once; returns how many."""
-        cdef Py_ssize_t count = len(slots)
-        cdef Py_ssize_t index
-        cdef Py_ssize_t earlier
+    cdef int numbers(self, tuple slots, int64_t *numbers) except -1:
+        """The slots of a reservation, each open and there once; returns how many."""
+        cdef Py_ssize_t index, count = len(slots)
+        cdef Account *accounts[DEPTH_MAX]
         if count > DEPTH_MAX:
             raise ValueError(f"slots names at most {DEPTH_MAX} accounts, not {count}")
         for index in range(count):
-            accounts[index] = self.account(slots[index])
+            numbers[index] = within(slots[index], "slot", 0, self.capacity - 1)
+        return self.path(<int>count, numbers, accounts)
+
+    cdef int path(self, int count, const int64_t *slots, Account **accounts) except -1:
+        cdef int index, earlier
+        for index in range(count):
+            accounts[index] = self.numbered(slots[index])
             for earlier in range(index):
                 if accounts[earlier] == accounts[index]:
                     raise ValueError(f"slots names slot {slots[index]} twice")
@@ -541,34 +541,38 @@ cdef class Leases:
 
     def reserve(self, tuple slots not None, tuple amounts not None):
         """Hold an amount on each slot, all or nothing; UNKNOWN when held, else the index that refused."""
+        cdef Numbers places, wanted
+        cdef int count = self.numbers(slots, places)
+        matched(count, amounts, "amounts", wanted)
+        return self.hold(count, places, wanted)
+
+    cdef int hold(self, int count, const int64_t *slots, const int64_t *amounts) except -2:
         cdef Account *accounts[DEPTH_MAX]
-        cdef int64_t wanted[DEPTH_MAX]
-        cdef int count = self.path(slots, accounts)
         cdef int index
-        matched(count, amounts, "amounts")
+        self.path(count, slots, accounts)
         for index in range(count):
-            wanted[index] = within(amounts[index], "amounts", 0, AMOUNT_MAX)
-        for index in range(count):
-            if wanted[index] > free_of(accounts[index]):
+            if amounts[index] > free_of(accounts[index]):
                 return index
         for index in range(count):
-            accounts[index].held += wanted[index]
+            accounts[index].held += amounts[index]
             accounts[index].reservations += 1
-        return UNKNOWN
+        return -1
 
     def settle(self, tuple slots not None, tuple reserved not None, tuple spent not None):
         """Close a reservation with what was really spent; True when any spending was above it."""
+        cdef Numbers places, held, charged
+        cdef int count = self.numbers(slots, places)
+        matched(count, reserved, "reserved", held)
+        matched(count, spent, "spent", charged)
+        return self.close_hold(count, places, held, charged)
+
+    cdef bint close_hold(
+        self, int count, const int64_t *slots, const int64_t *held, const int64_t *charged
+    ) except? True:
         cdef Account *accounts[DEPTH_MAX]
-        cdef int64_t held[DEPTH_MAX]
-        cdef int64_t charged[DEPTH_MAX]
-        cdef int count = self.path(slots, accounts)
         cdef int index
         cdef bint breach = False
-        matched(count, reserved, "reserved")
-        matched(count, spent, "spent")
-        for index in range(count):
-            held[index] = within(reserved[index], "reserved", 0, AMOUNT_MAX)
-            charged[index] = within(spent[index], "spent", 0, AMOUNT_MAX)
+        self.path(count, slots, accounts)
         for index in range(count):
             if held[index] > accounts[index].held or accounts[index].reservations == 0:
                 raise ValueError(f"slot {slots[index]} holds {accounts[index].held}, no reservation of {held[index]}")
@@ -595,7 +599,10 @@ cdef class Leases:
         return tuple([self.account(slot).spent for slot in slots])
 
 
-cdef int matched(Py_ssize_t count, tuple numbers, str name) except -1:
-    if len(numbers) != count:
-        raise ValueError(f"{name} has a number for each of {count} slots, not {len(numbers)}")
+cdef int matched(Py_ssize_t count, tuple amounts, str name, int64_t *numbers) except -1:
+    cdef Py_ssize_t index
+    if len(amounts) != count:
+        raise ValueError(f"{name} has a number for each of {count} slots, not {len(amounts)}")
+    for index in range(count):
+        numbers[index] = within(amounts[index], name, 0, AMOUNT_MAX)
     return 0

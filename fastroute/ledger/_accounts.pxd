@@ -1,7 +1,10 @@
 """The compiled face of the ledger's hot half."""
 
+from fastroute.ledger._leases cimport HolderCore, Path
+
 cdef class TillCore:
-    cdef public object holder, journal, clock, _loop, _late
+    cdef public HolderCore holder
+    cdef public object journal, clock, _loop, _late
     cdef public long long attempts, underway, unjournalled, _wall_ms
     cdef public bint _dirty, _closed
 
@@ -9,6 +12,8 @@ cdef class TillCore:
     cpdef int write_late(self, int kind, bytes payload) except -1
 
 cdef class AccountCore:
-    cdef public object id, facts, path, models, expires_ms, _till
+    cdef public object id, facts, models, expires_ms
+    cdef public Path path
+    cdef public TillCore _till
     cdef public str state
-    cdef public bint hard, limited
+    cdef public bint hard, limited, metered

@@ -53,6 +53,9 @@ class AccountCore:
     hard: bool
     """Under a budget in money: what has no price is refused."""
     limited: bool
+    """Under a budget of any kind."""
+    metered: bool
+    """Under a limit of its rate."""
     models: frozenset[str] | None
     """The names it may ask for; None is all."""
     _till: Any

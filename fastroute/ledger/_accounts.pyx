@@ -5,14 +5,18 @@ Nothing here awaits or enters the kernel. What is rare (waiting for rights, rene
 in `accounts`; `_accounts.pyi` states the contracts.
 """
 
+from fastroute.domain import Settlement, Usage
 from fastroute.ledger import records
 from fastroute.ledger.journal import JournalFull
-from fastroute.ledger.leases import Hold
 
+from libc.stdint cimport int64_t
+
+from fastroute._core cimport PATH_MAX
+from fastroute._fields cimport at, lay, must_be
 from fastroute._now cimport now_ms
 from fastroute.ledger._journal cimport Appender
-from fastroute.ledger._leases cimport HolderCore, Path
-from fastroute.ledger._records cimport finish as finish_record, send as send_record, settle as settle_record
+from fastroute.ledger._leases cimport Hold, HolderCore
+from fastroute.ledger._records cimport finish as finish_record, send_plain as send_record, settle_plain as settle_record
 
 SYNC_MS = 50
 LATE_MAX = 100_000  # records that wait for room in the journal
@@ -23,12 +27,24 @@ cdef Py_ssize_t LATEST = LATE_MAX
 cdef dict NO_DETAILS = {}
 
 
+cdef enum:
+    S_BASIS, S_PICODOLLARS, S_MICRODOLLARS, S_USAGE, S_FIELDS
+cdef enum:
+    U_INPUT, U_OUTPUT, U_CACHE_READ, U_CACHE_WRITE, U_REASONING, U_FIELDS
+
+cdef Py_ssize_t SETTLEMENT[S_FIELDS]
+cdef Py_ssize_t USAGE[U_FIELDS]
+lay(SETTLEMENT, Settlement, ("basis", "picodollars", "microdollars", "usage"))
+lay(USAGE, Usage, ("input", "output", "cache_read", "cache_write", "reasoning"))
+cdef object the_settlement = Settlement, the_usage = Usage
+
+
 cdef class TillCore:
     def wall_ms(self):
         return self._wall_ms + now_ms(self.clock)
 
     cpdef bint write(self, int kind, bytes payload) except -1:
-        if self._late or self._closed:
+        if self._closed or self._late:
             return False
         journal = self.journal
         try:
@@ -65,23 +81,23 @@ cdef class AccountCore:
             till.kick()
         return hold
 
-    def send(self, hold, str request not None, str entry not None, str model not None, str lane not None):
+    def send(self, Hold hold not None, str request not None, str entry not None, str model not None, str lane not None):
         cdef TillCore till = self._till
-        assert type(hold) is Hold
+        cdef tuple windows = hold.path.windows
+        cdef long long at_ms = till._wall_ms + now_ms(till.clock)
         till.attempts += 1
         hold.attempt = till.attempts
-        cdef Path path = hold.path
-        windows = path.windows
         record = send_record(
             hold.attempt,
             request,
             self.id,
             windows,
-            hold.amounts,
+            hold.count,
+            hold.held,
             entry,
             model,
             lane,
-            till._wall_ms + now_ms(till.clock),
+            at_ms,
             hold.microdollars,
         )
         if till.write(SEND, record):
@@ -90,33 +106,52 @@ cdef class AccountCore:
             return None
         return self.unwritten(windows)
 
-    def settle(self, hold, settlement, str outcome not None, status, ms):
+    def settle(self, Hold hold not None, settlement, str outcome not None, status, ms):
         cdef TillCore till = self._till
-        assert type(hold) is Hold
+        cdef HolderCore holder = till.holder
+        cdef int64_t charged[PATH_MAX]
+        cdef int64_t spent[PATH_MAX]
+        cdef int place
+        cdef tuple paid
+        cdef str basis
         if not hold.open:
             return
-        cdef HolderCore holder = till.holder
         if not hold.sent:
             holder.void(hold)
             return
         till.underway -= 1
-        basis, usage, microdollars = settlement.basis, settlement.usage, settlement.microdollars
-        counted = usage.input, usage.output, usage.cache_read, usage.cache_write, usage.reasoning
+        must_be(settlement, the_settlement)
+        basis = at(settlement, SETTLEMENT[S_BASIS])
+        microdollars = at(settlement, SETTLEMENT[S_MICRODOLLARS])
+        picodollars = at(settlement, SETTLEMENT[S_PICODOLLARS])
+        usage = at(settlement, SETTLEMENT[S_USAGE])
+        must_be(usage, the_usage)
+        sent, answered = at(usage, USAGE[U_INPUT]), at(usage, USAGE[U_OUTPUT])
+        cached, kept = at(usage, USAGE[U_CACHE_READ]), at(usage, USAGE[U_CACHE_WRITE])
+        thought = at(usage, USAGE[U_REASONING])
         if basis == "void":
-            charged = holder.settle(hold, 0, 0, 0)
+            paid = holder.settle(hold, 0, 0, 0)
         else:
-            tokens = counted[0] + counted[2] + counted[3] + counted[1] if basis == "exact" else None
-            charged = holder.settle(hold, microdollars, tokens)
-        assert charged is not None
+            paid = holder.settle(hold, microdollars, sent + cached + kept + answered if basis == "exact" else None)
+        for place in range(hold.count):
+            charged[place] = paid[place]
+        holder.totals(hold.path, hold.count, hold.places, spent)
+        if status is None:
+            status = 0
         record = settle_record(
             hold.attempt,
             basis,
             outcome,
-            status or 0,
+            status,
+            hold.count,
             charged,
-            holder.spent(hold.path, hold.slots) if charged else charged,
-            counted,
-            settlement.picodollars,
+            spent,
+            sent,
+            answered,
+            cached,
+            kept,
+            thought,
+            picodollars,
             microdollars,
             ms,
         )

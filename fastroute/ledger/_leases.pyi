@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from fastroute._core import Leases
-from fastroute.ledger.leases import Amounts, Hold, Lease
+from fastroute.domain import Reservation
+from fastroute.ledger.leases import Amounts, Lease
 
 class Path:
     """Where one account's requests draw on: its windows, each bound to a slot until the holder's epoch moves."""
@@ -15,6 +16,7 @@ class Path:
     until_ms: int
     """From then on the facts must be asked for again."""
     slots: tuple[int, ...]
+    """At most four, which is a `ValueError` when it is set."""
     epoch: int
     shut: bool
     """One of its windows admits nothing."""
@@ -31,6 +33,18 @@ class Path:
         until_ms: int,
     ) -> None: ...
 
+# A type checker takes structs for dataclasses, of which none may thaw what another froze.
+class Hold(Reservation):  # type: ignore[misc]
+    """A reservation as its holder knows it, made by `reserve`. `attempt` and `sent` belong to whoever journals it."""
+
+    path: Path
+    slots: tuple[int, ...]
+    amounts: Amounts
+    tokens: int
+    open: bool
+    sent: bool
+    attempt: int
+
 class HolderCore:
     """Reserves and settles; who asks and is told is `leases.Holder`'s affair."""
 
@@ -38,8 +52,6 @@ class HolderCore:
     breaches: int
     withheld: bool
     """While the journal lacks a settlement nothing is released: what it freed would still be charged after a death."""
-    held: type[Hold]
-    """What a reservation is made as; the core knows no structs."""
     _core: Leases
     _epoch: int
     _active: list[Path]

@@ -1,62 +1,138 @@
 # cython: language_level=3, auto_pickle=False
-"""The hot half of a holder: a reservation, and its settlement. `_leases.pyi` states the contracts, `leases` has the rest."""
+"""The hot half of a holder: a reservation, and its settlement. `_leases.pyi` states the contracts, `leases` has the rest.
 
-cdef object HELD = -1  # what the core says when nothing refused
+What a path counts in, its slots and what was spent before are numbers in its own memory from the moment it is bound: a
+slot that is given up moves the epoch, and none is given up while anything is held on it.
+"""
+
+cimport cython
+
+from fastroute._core cimport amount_of
 
 
 cdef class Path:
     def __init__(self, tuple windows not None, tuple leases not None, pick, long long until_ms):
+        cdef Py_ssize_t place
         self.windows, self.leases, self.pick, self.until_ms = windows, leases, pick, until_ms
-        self.slots = ()
         self.epoch = -1
+        for place, kind in enumerate(pick((0, 1, 2))[:PATH_MAX]):
+            self.kinds[place] = kind
+
+    @property
+    def slots(self):
+        return told(self.count, self.places)
+
+    @slots.setter
+    def slots(self, tuple slots not None):
+        cdef Py_ssize_t place
+        if len(slots) > PATH_MAX:
+            raise ValueError(f"slots names at most {PATH_MAX} accounts, not {len(slots)}")
+        for place in range(len(slots)):
+            self.places[place] = slots[place]
+            self.past[place] = self.leases[place].past[2]
+        self.count = <int>len(slots)
+
+    cdef int amounts(self, int count, microdollars, tokens, int64_t requests, int64_t *amounts) except -1:
+        cdef int place
+        for place in range(count):
+            if self.kinds[place] == 0:
+                amounts[place] = amount_of(microdollars, "amounts")
+            elif self.kinds[place] == 1:
+                amounts[place] = amount_of(tokens, "amounts")
+            else:
+                amounts[place] = requests
+        return 0
+
+
+@cython.final
+@cython.no_gc  # a path leads back to it only while a ticket that has it waits, and that is never
+@cython.freelist(64)
+cdef class Hold:
+    @property
+    def slots(self):
+        return told(self.count, self.places)
+
+    @property
+    def amounts(self):
+        return told(self.count, self.held)
+
+    def __init__(self):
+        raise TypeError("a reservation is made by a holder")
+
+    def __repr__(self):
+        return f"Hold({self.amounts} on {self.path.windows}, open={self.open}, sent={self.sent}, attempt={self.attempt})"
 
 
 cdef class HolderCore:
-    cpdef object reserve(self, Path path, microdollars, tokens, long long now_ms):
+    cpdef Hold reserve(self, Path path, microdollars, tokens, long long now_ms):
+        cdef Hold hold
         if path.epoch != self._epoch:
             self._bind(path)
         if now_ms >= path.until_ms or path.shut:
             return None
-        slots = path.slots
-        if not slots:
-            return self.held(microdollars, path, slots, slots, tokens)
-        amounts = path.pick((microdollars, tokens, 1))
-        if now_ms >= self.deadline_ms or self._core.reserve(slots, amounts) != HELD:
-            return None
-        path.credit -= 1
-        if path.credit < 0:
-            self._look(path, amounts, now_ms)
-        return self.held(microdollars, path, slots, amounts, tokens)
+        hold = Hold.__new__(Hold)
+        if path.count:
+            if now_ms >= self.deadline_ms:
+                return None
+            path.amounts(path.count, microdollars, tokens, 1, hold.held)
+            if self._core.hold(path.count, path.places, hold.held) >= 0:
+                return None
+            path.credit -= 1
+        hold.count = path.count
+        hold.places = path.places
+        hold.microdollars, hold.tokens, hold.path = microdollars, tokens, path
+        hold.open = True
+        if path.count and path.credit < 0:
+            self._look(path, hold.amounts, now_ms)
+        return hold
 
-    cpdef tuple settle(self, hold, microdollars, tokens, requests=1):
-        cdef Path path
+    cpdef tuple settle(self, Hold hold, microdollars, tokens, requests=1):
+        cdef int64_t charged[PATH_MAX]
+        cdef Path path = hold.path
         if not hold.open:
             return None
         hold.open = False
-        slots = hold.slots
-        if not slots:
-            return slots
-        path = hold.path
-        charged = path.pick(
-            (
-                hold.microdollars if microdollars is None else microdollars,
-                hold.tokens if tokens is None else tokens,
-                requests,
-            )
+        if not hold.count:
+            return ()
+        path.amounts(
+            hold.count,
+            hold.microdollars if microdollars is None else microdollars,
+            hold.tokens if tokens is None else tokens,
+            requests,
+            charged,
         )
-        if self._core.settle(slots, hold.amounts, charged):
+        if self._core.close_hold(hold.count, hold.places, hold.held, charged):
             self.breaches += 1
         if not path.active:
             self._activate(path)
-        return charged
+        return told(hold.count, charged)
 
-    cpdef object void(self, hold):
+    cpdef object void(self, Hold hold):
         self.settle(hold, 0, 0, 0)
 
-    cpdef tuple spent(self, Path path, tuple slots):
-        cdef tuple now = self._core.spent(slots)
-        return tuple([now[place] + lease.past[2] for place, lease in enumerate(path.leases[:len(slots)])])
+    @cython.overflowcheck(True)
+    cdef int totals(self, Path path, int count, const int64_t *places, int64_t *spent) except -1:
+        cdef int place
+        for place in range(count):
+            spent[place] = self._core.numbered(places[place]).spent + path.past[place]
+        return 0
+
+    def spent(self, Path path not None, tuple slots not None):
+        cdef int64_t places[PATH_MAX]
+        cdef int64_t spent[PATH_MAX]
+        cdef int count = self._core.numbers(slots, places)
+        self.totals(path, count, places, spent)
+        return told(count, spent)
 
     @property
     def hungry(self):
         return bool(self._hungry)
+
+
+cdef tuple told(int count, const int64_t *numbers):
+    cdef int place
+    if count == 1:
+        return (numbers[0],)
+    if count == 2:
+        return numbers[0], numbers[1]
+    return tuple([numbers[place] for place in range(count)])

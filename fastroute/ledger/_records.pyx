@@ -9,11 +9,13 @@ from fastroute.ledger.records import Finish, Send, Settle
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.long cimport PyLong_AsLongLongAndOverflow
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+
+from fastroute._core cimport PATH_MAX
 
 cdef object encode = records.encode
 cdef enum:
@@ -116,13 +118,40 @@ cdef int numbers(Out *out, tuple values) except -1:
     return 0
 
 
+cdef void amounts(Out *out, int count, const int64_t *values) noexcept:
+    cdef int place
+    if fits(out, NUMBER):
+        put(out, 0x90 | count)
+        for place in range(count):
+            whole(out, values[place])
+
+
+cdef bint plainly(tuple values, int64_t *plain) except -1:
+    """Whether these are no more numbers than a path has windows, each a plain one."""
+    cdef int overflow = 0
+    cdef Py_ssize_t place
+    if values is None or len(values) > PATH_MAX:
+        return False
+    for place in range(len(values)):
+        if type(values[place]) is not int:
+            return False
+        plain[place] = PyLong_AsLongLongAndOverflow(values[place], &overflow)
+        if overflow:
+            return False
+    return True
+
+
 cdef inline bytes written(Out *out):
     return None if out.at == NULL else PyBytes_FromStringAndSize(space, out.at - space)
 
 
-cpdef bytes send(
-    long long attempt, str request, account, tuple windows, tuple reserved, str entry, str model, str lane, long long at_ms,
-    microdollars
+cdef tuple listed(int count, const int64_t *values):
+    return tuple([values[place] for place in range(count)])
+
+
+cdef bytes send_plain(
+    long long attempt, str request, account, tuple windows, int count, const int64_t *reserved, str entry, str model,
+    str lane, long long at_ms, microdollars
 ):
     cdef Out out
     out.at = space
@@ -131,7 +160,7 @@ cpdef bytes send(
     text(&out, request)
     number(&out, account)
     numbers(&out, windows)
-    numbers(&out, reserved)
+    amounts(&out, count, reserved)
     text(&out, entry)
     text(&out, model)
     text(&out, lane)
@@ -139,11 +168,14 @@ cpdef bytes send(
     number(&out, microdollars)
     if out.at != NULL:
         return written(&out)
-    return encode(Send(attempt, request, account, windows, reserved, entry, model, lane, at_ms, microdollars))
+    return encode(
+        Send(attempt, request, account, windows, listed(count, reserved), entry, model, lane, at_ms, microdollars)
+    )
 
 
-cpdef bytes settle(
-    long long attempt, str basis, str outcome, status, tuple charged, tuple spent, tuple usage, picodollars, microdollars, ms
+cdef bytes settle_plain(
+    long long attempt, str basis, str outcome, status, int count, const int64_t *charged, const int64_t *spent,
+    input, output, cache_read, cache_write, reasoning, picodollars, microdollars, ms
 ):
     cdef Out out
     out.at = space
@@ -152,14 +184,50 @@ cpdef bytes settle(
     text(&out, basis)
     text(&out, outcome)
     number(&out, status)
-    numbers(&out, charged)
-    numbers(&out, spent)
-    numbers(&out, usage)
+    amounts(&out, count, charged)
+    amounts(&out, count, spent)
+    if fits(&out, NUMBER):
+        put(&out, 0x95)
+    number(&out, input)
+    number(&out, output)
+    number(&out, cache_read)
+    number(&out, cache_write)
+    number(&out, reasoning)
     number(&out, picodollars)
     number(&out, microdollars)
     number(&out, ms)
     if out.at != NULL:
         return written(&out)
+    return encode(
+        Settle(
+            attempt, basis, outcome, status, listed(count, charged), listed(count, spent),
+            (input, output, cache_read, cache_write, reasoning), picodollars, microdollars, ms,
+        )
+    )
+
+
+cpdef bytes send(
+    long long attempt, str request, account, tuple windows, tuple reserved, str entry, str model, str lane, long long at_ms,
+    microdollars
+):
+    cdef int64_t plain[PATH_MAX]
+    if plainly(reserved, plain):
+        return send_plain(
+            attempt, request, account, windows, <int>len(reserved), plain, entry, model, lane, at_ms, microdollars
+        )
+    return encode(Send(attempt, request, account, windows, reserved, entry, model, lane, at_ms, microdollars))
+
+
+cpdef bytes settle(
+    long long attempt, str basis, str outcome, status, tuple charged, tuple spent, tuple usage, picodollars, microdollars, ms
+):
+    cdef int64_t plain[PATH_MAX]
+    cdef int64_t total[PATH_MAX]
+    if plainly(charged, plain) and plainly(spent, total) and len(charged) == len(spent) and len(usage) == 5:
+        return settle_plain(
+            attempt, basis, outcome, status, <int>len(charged), plain, total,
+            usage[0], usage[1], usage[2], usage[3], usage[4], picodollars, microdollars, ms,
+        )
     return encode(Settle(attempt, basis, outcome, status, charged, spent, usage, picodollars, microdollars, ms))
 
 

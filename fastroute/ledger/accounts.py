@@ -122,6 +122,7 @@ class Account(AccountCore):
         self.path = self._till.holder.path(facts, asked_ms)
         self.hard = any(window.unit == "microdollar" for window in facts.path)
         self.limited = bool(facts.path)
+        self.metered = bool(facts.limits)
         self.models = frozenset(facts.models) or None
         self.expires_ms = NEVER if facts.expires_in_ms is None else asked_ms + facts.expires_in_ms
         self.state = "live"

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from fastroute._core import Leases
-from fastroute.domain import Reservation
+from fastroute.ledger._leases import Hold as Hold
 from fastroute.ledger._leases import HolderCore, Path
 from fastroute.ledger.protocol import Facts, LeaseAnswer, LeaseReport, PathWindow, Refreshed
 
@@ -72,19 +72,6 @@ class Lease(Struct, eq=False):
     low: int = 0
 
 
-# A type checker takes structs for dataclasses, of which none may thaw what another froze; msgspec's may.
-class Hold(Reservation, frozen=False, eq=False, gc=False):  # type: ignore[misc]
-    """A reservation as its holder knows it. `attempt` and `sent` belong to whoever journals it."""
-
-    path: Path
-    slots: tuple[int, ...]
-    amounts: Amounts
-    tokens: int
-    open: bool = True
-    sent: bool = False
-    attempt: int = 0
-
-
 class Short(Struct, frozen=True):
     """Why a request did not get what it needs: `over` and `closed` may be cured by asking for the account's facts again."""
 
@@ -119,7 +106,6 @@ class Holder(HolderCore):
         """`now_ms` is from before the bookkeeper was asked: a lease's time counts from there."""
         self.lease_ms = lease_ms
         self.deadline_ms = now_ms + lease_ms
-        self.held = Hold
         self._core = Leases(windows_max)
         self._leases: dict[int, Lease] = {}
         self._gone: dict[int, None] = {}  # windows that are over and forgotten; they are not begun again from nothing

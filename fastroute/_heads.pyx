@@ -146,8 +146,14 @@ cpdef long long length(dict found) except? -9:
 
 cpdef bytes credential(dict found, bytes query):
     cdef bytes token
+    cdef const char *at
+    cdef Py_ssize_t size
     bearer = found.get(b"authorization")
     if bearer is not None:
+        at, size = PyBytes_AS_STRING(<bytes?>bearer), PyBytes_GET_SIZE(bearer)
+        # As every client writes it: nothing at either end that is to be stripped.
+        if size > 7 and memcmp(at, b"Bearer ", 7) == 0 and at[7] > 32 and at[size - 1] > 32:
+            return PyBytes_FromStringAndSize(at + 7, size - 7)
         scheme, _, token = (<bytes?>bearer).partition(b" ")
         if scheme == b"Bearer" or scheme.lower() == b"bearer":
             token = token.strip()

@@ -1,6 +1,11 @@
 """The compiled face of the teller's hot half."""
 
-from fastroute.ledger._accounts cimport TillCore
+from libc.stdint cimport uint64_t
+
+from fastroute.ledger._accounts cimport AccountCore, TillCore
+
+cdef enum:
+    FACES = 1024  # a power of two
 
 cdef class Digester:
     cdef object inner, outer
@@ -9,8 +14,14 @@ cdef class Digester:
 
 cdef class TellerCore(TillCore):
     cdef public Digester _digester
-    cdef public object _generation, _cache
+    cdef public object _cache
     cdef public dict _unknown
-    cdef public long long _seen
+    cdef public uint64_t _seen
+    cdef object generation
+    cdef const uint64_t *word  # in it
+    cdef uint64_t secret[2]
+    cdef uint64_t marks[FACES][2]
+    cdef list faces
 
     cpdef object known(self, bytes token)
+    cdef object unknown(self, bytes name)

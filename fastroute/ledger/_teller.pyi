@@ -12,6 +12,9 @@ class Digester:
     def __init__(self, pepper: bytes) -> None: ...
     def digest(self, token: bytes) -> bytes: ...
 
+def siphash(secret: bytes, data: bytes) -> bytes:
+    """SipHash-2-4 of 128 bits, with a secret of 16 bytes."""
+
 class TellerCore(TillCore):
     """A till that knows tokens."""
 
@@ -20,8 +23,11 @@ class TellerCore(TillCore):
     """The number that the bookkeeper moves with every change of an account."""
     _seen: int
     _cache: OrderedDict[bytes, Account]
-    """By the digest of a token; the one asked for last comes last."""
+    """By the digest of a token; one that was asked for lately comes late. The latest few are found without a digest."""
     _unknown: dict[bytes, Unknown]
+
+    def forget(self) -> None:
+        """Whose tokens there are is to be asked anew."""
 
     def known(self, token: bytes) -> Account | Unknown | None:
         """Whose token it is, as far as it is remembered; None when `find` must be awaited."""

@@ -95,7 +95,6 @@ class Teller(TellerCore, Till):
         self._keeper: asyncio.Task[None] | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self._kicked = False
-        self._generation = memoryview(bytes(8)).cast("Q")
         self._seen = 0
         self._open_at = -1  # the generation at which nobody had a key
         self._accounts: WeakValueDictionary[int, Account] = WeakValueDictionary()
@@ -241,8 +240,7 @@ class Teller(TellerCore, Till):
     def _moved(self) -> None:
         """Something about accounts changed: all of them are asked for anew, those with calls under way at once."""
         self._seen = self._generation[0]
-        self._cache.clear()
-        self._unknown.clear()
+        self.forget()
         if self._accounts and self._rechecking is None and not self._closed:
             self._rechecking = self._loop.create_task(self._recheck())
 

@@ -117,23 +117,18 @@ class Doorman(DoorCore):
         known = self._teller.known(token) or await self._teller.find(token)
         return None if isinstance(known, Unknown) or known.state != "live" else known
 
-    def admit(self, call: Call, scope: Mapping[str, Any]) -> None:
-        """Let a request in if its limits have room, and note its place in them; `Failed` 429 says which has none."""
-        limiter = self._limiter
-        if limiter is None or self._teller is None:
-            return
-        account = call.account
+    def ration(self, call: Call, scope: Mapping[str, Any]) -> None:
+        """What `admit` is where there are limits."""
+        limiter, teller, account = self._limiter, self._teller, call.account
+        assert limiter is not None
+        assert teller is not None
         if isinstance(account, Account) and account.id:
             limits = account.facts.limits
-            if not limits:
-                return
-        elif self._anonymous is not None:
-            limits = ((self._addresses.key(scope), self._anonymous, None, None),)
         else:
-            return
+            limits = ((self._addresses.key(scope), self._anonymous, None, None),)
         tokens = call.input_bound // 4 + (OUTPUT_USUAL if call.output_cap is None else call.output_cap) * call.choices
         tokens = min(tokens, TOKENS_MAX)
-        passed = limiter.admit(limits, tokens, self._teller.clock.monotonic_ms())
+        passed = limiter.admit(limits, tokens, teller.clock.monotonic_ms())
         if isinstance(passed, Exceeded):
             self._metrics.refusal(passed.kind)
             raise _limited(passed)

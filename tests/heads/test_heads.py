@@ -30,6 +30,27 @@ def test_a_comment_is_lines_that_no_client_reads():
     assert _heads.comment([(b"a", b"b"), (b"c", b"d")]) == b": a: b\n: c: d\n\n"
 
 
+@pytest.mark.parametrize(
+    ("told", "token"),
+    [
+        (b"Bearer fr_live_1", b"fr_live_1"),
+        (b"Bearer a b", b"a b"),
+        (b"Bearer  x\t", b"x"),
+        (b"bearer x", b"x"),
+        (b"BEARER \xffx\xff", b"\xffx\xff"),
+        (b"Bearer \xffx\xff", b"\xffx\xff"),
+        (b"Bearer x ", b"x"),
+        (b"Bearer ", None),
+        (b"Bearer \t ", None),
+        (b"Bearerx", None),
+        (b"Basic x", None),
+        (b"", None),
+    ],
+)
+def test_a_bearer_s_token_is_what_is_left_of_its_blanks(told, token):
+    assert _heads.credential({b"authorization": told}, b"") == token
+
+
 def test_what_the_cache_is_asked_for_may_stand_on_several_lines():
     found = _heads.look([(b"host", b"x"), (b"cache-control", b"no-store"), (b"cache-control", b"max-age=5")])
     assert found[b"cache-control"] == b"no-store, max-age=5"

@@ -8,6 +8,7 @@ import pytest
 from fastroute.clock import ManualClock
 from fastroute.ledger import records
 from fastroute.ledger import teller as tellers
+from fastroute.ledger._teller import siphash
 from fastroute.ledger.accounts import Account, Shortage
 from fastroute.ledger.protocol import Facts, Who
 from fastroute.ledger.teller import Unknown
@@ -43,6 +44,37 @@ def test_a_token_is_digested_as_the_desk_does_it(size):
     pepper = bytes(range(256))[:size]
     for token in (b"", TOKEN, TOKEN * 40):
         assert tellers.Digester(pepper).digest(token) == digest(pepper, token)
+
+
+@pytest.mark.parametrize(
+    ("size", "mark"),
+    [
+        (0, "a3817f04ba25a8e66df67214c7550293"),
+        (1, "da87c1d86b99af44347659119b22fc45"),
+        (3, "9c70b60c5267a94e5f33b6b02985ed51"),
+        (15, "5493e99933b0a8117e08ec0f97cfc3d9"),
+    ],
+)
+def test_the_mark_of_a_token_is_the_hash_its_authors_have(size, mark):
+    """SipHash-2-4 of 128 bits: the reference's own vectors."""
+    assert siphash(bytes(range(16)), bytes(range(size))).hex() == mark
+
+
+@scene
+async def test_more_callers_than_are_found_without_a_digest_are_each_found(books, open_teller):
+    """Those who share a place there push each other out of it, and nobody is taken for another."""
+    teller = await open_teller()
+    tokens = [b"fr_live_%d" % number for number in range(200)]
+    for number, token in enumerate(tokens, 1):
+        books.accounts[digest(PEPPER, token)] = facts(account=number)
+    accounts = await asyncio.gather(*map(teller.find, tokens))
+    assert [account.id for account in accounts] == [*range(1, 201)]
+    for order in (1, -1, 1):
+        assert [teller.known(token).id for token in tokens[::order]] == [*range(1, 201)][::order]
+    accounts[7].end("revoked")
+    assert teller.known(tokens[7]) is None
+    books.change()
+    assert {teller.known(token) for token in tokens} == {None}
 
 
 @scene

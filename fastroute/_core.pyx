@@ -95,8 +95,7 @@ cpdef object cost_picodollars(
     return cost_of(tokens, rates)
 
 
-cdef int charge(Cost *cost, const int64_t *tokens, const int64_t *rates) except -1:
-    """The same of numbers that are numbers already, with its one rounding."""
+cdef int charge(Cost *cost, const int64_t *tokens, const int64_t *rates) except -1:  # of C numbers, with its one rounding
     for place in range(4):
         if not (0 <= tokens[place] <= TOKENS_MAX and 0 <= rates[place] <= RATE_MAX):
             raise OverflowError(f"{tokens[place]} tokens at a rate of {rates[place]} are beyond what is priced")

@@ -7,6 +7,11 @@ from fastroute._scan cimport RequestScanner, Sought
 from fastroute.metrics._slots cimport Counter, Finished, Groups
 
 cdef class Kin:
+    cdef str surface, reason
+    cdef object model, lane
+    cdef int status
+    cdef Py_ssize_t attempts
+    cdef bint stream
     cdef Finished group
     cdef tuple form  # of its lines in the log; None where none are written
 
@@ -16,14 +21,16 @@ cdef class Core:
     cdef readonly Counter chosen
     cdef readonly Counted ids
     cdef public Lines log
+    cdef public object relay
     cdef dict caps
     cdef Sought any_cap
     cdef int choices_at, more_choices_at
     cdef dict pinned
     cdef dict kins
+    cdef Kin last
     cdef set learned
 
-    cdef Kin kin(self, tuple kind)
+    cdef Kin kin(self, Call call, model, lane)
     cdef int booked(self, Call call, final, long long latency_ms, bint hit) except -1
 
     cpdef int read(self, Call call, bytes body) except -1

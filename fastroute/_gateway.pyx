@@ -139,22 +139,37 @@ cdef class Core:
             self.fell_back(call, attempt)
         return 0
 
-    cdef Kin kin(self, tuple kind):
-        """What a request of a kind (as `logs.Kind` has it) is counted and told as."""
-        cdef Kin made
+    cdef Kin kin(self, Call call, model, lane):
+        cdef Kin kin = self.last
+        cdef str surface = call.surface.name
+        cdef Py_ssize_t attempts = len(call.attempts)
+        if (
+            kin is not None
+            and kin.model is model
+            and kin.lane is lane
+            and kin.status == call.status
+            and kin.surface is surface
+            and kin.reason is call.reason
+            and kin.attempts == attempts
+            and kin.stream == call.stream
+        ):
+            return kin
+        # surface, status, model, backend, reason, attempts, stream: the same for thousands of requests.
+        kind = (surface, call.status, model, lane, call.reason, attempts, call.stream)
         found = self.kins.get(kind)
         if found is not None:
-            return <Kin>found
-        _, status, model, lane, _, _, _ = kind
+            self.last = <Kin>found
+            return self.last
+        kin = Kin.__new__(Kin)
+        kin.surface, kin.status, kin.model, kin.lane, kin.reason, kin.attempts, kin.stream = kind
         label = "other" if model is None else model
-        made = Kin()
-        made.group = self.metrics.group(label, status, lane)
-        made.form = None if self.log is None or not self.log._requests else self.log.form(kind)
-        if self.metrics._finished.get((label, status, lane)) is made.group:  # else its names may yet become labels
+        kin.group = self.metrics.group(label, call.status, lane)
+        kin.form = None if self.log is None or not self.log._requests else self.log.form(kind)
+        if self.metrics._finished.get((label, call.status, lane)) is kin.group:  # else its names may yet become labels
             if len(self.kins) >= KINS_MAX:
                 self.kins.clear()
-            self.kins[kind] = made
-        return made
+            self.kins[kind] = self.last = kin
+        return kin
 
     cpdef int finished(self, Call call) except -1:
         cdef double latency_s = moment(call.loop) - call.started
@@ -182,9 +197,7 @@ cdef class Core:
             tokens_in = at(usage, of_usage[0])
             tokens_in += <int64_t>at(usage, of_usage[2]) + <int64_t>at(usage, of_usage[3])
             tokens_out = at(usage, of_usage[1])
-        # surface, status, model, backend, reason, attempts, stream: the same for thousands of requests.
-        kind = (call.surface.name, call.status, model, lane, call.reason, len(call.attempts), call.stream)
-        kin = self.kin(kind)
+        kin = self.kin(call, model, lane)
         kin.group.record(latency_ms, cost, tokens_in, tokens_out)
         if len(call.attempts) > 1:
             self.discarded(call, final)
@@ -194,7 +207,7 @@ cdef class Core:
             self.left(call)
         if call.rules is not None:
             self.ruled(call)
-        if kin.form is not None:
+        if kin.form is not None and self.log is not None:
             self.log.write(call.id, kin.form, latency_ms, cost)
         return 0
 

@@ -11,8 +11,7 @@ cdef inline char *digits(char *end, uint64_t value) noexcept:  # C numbers, divi
         if value == 0:
             return end
 
-cpdef dict look(headers)
-cdef bint passes(dict found)
+cdef dict looked(headers, bint *passing)
 cpdef long long length(dict found) except? -9
 cpdef bytes credential(dict found, bytes query)
 cpdef whole(message, Py_ssize_t length)

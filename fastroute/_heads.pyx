@@ -71,7 +71,6 @@ for _code in range(64):
 for _code, _name in enumerate(NAMES):
     passed_on[_code] = _name in PASSED
 assert len(NAMES) <= NAMES_MAX and len(NAMES[-1]) < 64
-cdef tuple PASSING = tuple(PASSED)
 
 
 cdef int wanted(bytes name) noexcept:  # NAMES are as many as `ends` says
@@ -85,17 +84,16 @@ cdef int wanted(bytes name) noexcept:  # NAMES are as many as `ends` says
     return -1
 
 
-cdef bint passes(dict found):
-    """Whether any of these may be handed on."""
-    for name in PASSING:
-        if name in found:
-            return True
-    return False
+def look(headers):
+    cdef bint passing
+    return looked(headers, &passing)
 
 
-cpdef dict look(headers):
+cdef dict looked(headers, bint *passing):
+    """`passing` says whether any of them may be handed on."""
     cdef dict found = {}
     cdef int place
+    passing[0] = False
     for name, value in headers:
         place = wanted(<bytes?>name)
         if place >= 0:
@@ -106,6 +104,7 @@ cpdef dict look(headers):
                 if name == b"cache-control":  # a list, of which no line may be lost
                     value = found[name] + b", " + value
             if passed_on[place]:
+                passing[0] = True
                 if not value.isascii() or not value.decode().isprintable():
                     raise HeadError(f"the header {name.decode()} holds characters that may not be passed on")
                 if name in found:

@@ -13,6 +13,7 @@ cdef class Standing:
 
 cdef class Core:
     cdef dict standings
+    cdef Standing last
     cdef public object kind, upstream_of, health, latency, note, metrics, clock, retries
     cdef object healthy  # whose quiet lanes these are
     cdef set quiet
@@ -34,7 +35,9 @@ cdef class Try:
     cdef readonly double started
     cdef public bint settled
 
-    cdef int made(self, Core relay, Call call, Standing standing, reservation, bint poor_matters) except -1
+    cdef int made(
+        self, Core relay, Call call, Standing standing, reservation, bint poor_matters, double now
+    ) except -1
     cpdef object begin(self)
     cdef object sound(self, exchange)
     cpdef int named(self, exchange) except -1

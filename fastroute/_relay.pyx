@@ -47,7 +47,7 @@ cdef enum:
     STANDINGS_MAX = 4096
 cdef object TOKENS_MAX = 1_000_000_000
 cdef Words telling = TELLING
-cdef object USAGE = Usage
+cdef object USAGE = Usage, BEGINS = RemoteCore.begin
 cdef Py_ssize_t of_usage[4]
 lay(of_usage, Usage, ("input", "output", "cache_read", "cache_write"))
 # What a budget of retries holds while nothing was retried.
@@ -64,21 +64,26 @@ cdef class Core:
 
     cdef Standing standing(self, entry):
         cdef Standing made
+        if self.last is not None and self.last.entry is entry:
+            return self.last
         key = <size_t><void *>entry  # an entry's own hash takes in all of its fields
         found = self.standings.get(key)
         if found is not None:
-            return <Standing>found
+            self.last = <Standing>found
+            return self.last
         made = Standing()
         made.entry = entry
         made.upstream = self.upstream_of(entry)
-        made.remote = made.upstream if isinstance(made.upstream, RemoteCore) else None
+        # One that does more than that when it begins is asked by that name.
+        plain = isinstance(made.upstream, RemoteCore) and type(made.upstream).begin is BEGINS
+        made.remote = made.upstream if plain else None
         made.price, made.max_output = entry.price, entry.max_output
         made.id, made.lane, made.model = entry.id, entry.lane, entry.ref.model
         made.sampled = self.latency.samples(entry.id).append
         made.chats = made.upstream.dialect.speaks_chat
         if len(self.standings) >= STANDINGS_MAX:
             self.standings.clear()
-        self.standings[key] = made
+        self.standings[key] = self.last = made
         return made
 
     cdef set well(self):
@@ -99,7 +104,7 @@ cdef class Core:
         cdef Standing standing
         cdef Exchange wire
         cdef int made = 0
-        cdef bint is_last, limited = not call.free() and call.account.limited
+        cdef bint is_last, moved = False, limited = not call.free() and call.account.limited
         rules = call.rules
         cdef int most = self.max_attempts if rules is None else rules.max_attempts
         if <double>self.retries.tokens < FULL:
@@ -108,7 +113,8 @@ cdef class Core:
         if limited and telling.within(call.body):
             self.cover(call)
         last = call.entries[-1]
-        self.unwatched.add(call, call.loop)
+        cdef double now = moment(call.loop)
+        self.unwatched.add_at(call, call.loop, now)
         try:
             for entry in call.entries:
                 if made == most:
@@ -138,6 +144,7 @@ cdef class Core:
                     tokens = min(call.input_bound + output * call.choices, TOKENS_MAX)
                 reservation = Reservation(money) if call.free() else call.account.reserve(money, tokens)
                 if reservation is None:
+                    moved = True
                     reservation = await self.fund(call, entry, money, tokens)
                     if reservation is None:
                         self.health.forgo(standing.lane)
@@ -149,7 +156,9 @@ cdef class Core:
                 made += 1
                 call.entry = entry
                 attempt = <Try?>fr_new(self.kind)
-                attempt.made(self, call, standing, reservation, call.quality and not is_last)
+                if made > 1 or moved:
+                    now = moment(call.loop)
+                attempt.made(self, call, standing, reservation, call.quality and not is_last, now)
                 try:
                     if writer is not None:
                         return await attempt.streamed(writer)
@@ -192,7 +201,9 @@ cdef class Core:
 
 
 cdef class Try:
-    cdef int made(self, Core relay, Call call, Standing standing, reservation, bint poor_matters) except -1:
+    cdef int made(
+        self, Core relay, Call call, Standing standing, reservation, bint poor_matters, double now
+    ) except -1:
         self.relay = relay
         self.call = call
         self.standing = standing
@@ -200,7 +211,7 @@ cdef class Try:
         self.upstream = standing.upstream
         self.reservation = reservation
         self.poor_matters = poor_matters
-        self.started = moment(call.loop)
+        self.started = now
         return 0
 
     cdef object sound(self, exchange):
@@ -285,7 +296,8 @@ cdef class Try:
         deadlines = relay.patient if call.surface.opaque else relay.deadlines if call.stream else relay.whole
         try:
             if rules is None and standing.remote is not None:
-                exchange = standing.remote.begin(operation, standing.model, call.stream, call.passed, body, deadlines)
+                head = standing.remote.head(operation, standing.model, call.stream, call.passed)
+                exchange = standing.remote._pool.asked(standing.remote.origin, head, body, deadlines, self.started)
             elif rules is None:
                 exchange = self.upstream.begin(operation, standing.model, call.stream, call.passed, body, deadlines)
             else:

@@ -33,12 +33,19 @@ cdef class Flat:
     cdef int64_t dearest[4]
 
 
+cdef Flat last = None
+
+
 cdef Flat flat_of(price):
+    global last
     cdef Flat flat
+    if last is not None and last.price is price:
+        return last
     key = <size_t><void *>price
     found = flats.get(key)
     if found is not None:
-        return <Flat>found
+        last = <Flat>found
+        return last
     rates = price.rates
     flat = Flat()
     flat.price = price
@@ -50,7 +57,7 @@ cdef Flat flat_of(price):
     flat.dearest[1] = flat.rates[1]
     if len(flats) >= FLATS_MAX:
         flats.clear()
-    flats[key] = flat
+    flats[key] = last = flat
     return flat
 
 

@@ -7,5 +7,5 @@ cdef class Sweep:
     cdef object loop
     cdef object timer
 
-    cpdef int add(self, waiting, loop) except -1
+    cdef int add_at(self, waiting, loop, double now) except -1
     cpdef bint drop(self, waiting) except? False

@@ -20,8 +20,10 @@ cdef class Sweep:
     def __len__(self):
         return len(self.since)
 
-    cpdef int add(self, waiting, loop) except -1:
-        cdef double now = moment(loop)
+    def add(self, waiting, loop):
+        self.add_at(waiting, loop, moment(loop))
+
+    cdef int add_at(self, waiting, loop, double now) except -1:
         self.since[waiting] = now
         if self.timer is None or self.loop is not loop:
             self.loop = loop

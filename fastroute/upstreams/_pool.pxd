@@ -12,7 +12,7 @@ cdef class PoolCore:
     cdef public object reaper
     cdef public long long reused
 
-    cdef Exchange asked(self, origin, bytes head, bytes body, deadlines)
+    cdef Exchange asked(self, origin, bytes head, bytes body, deadlines, double now)
 
 cdef class RemoteCore:
     cdef public object origin
@@ -22,4 +22,4 @@ cdef class RemoteCore:
     cdef bint last_stream
     cdef bytes last_head
 
-    cpdef object begin(self, str operation, str model, bint stream, passed, bytes body, deadlines)
+    cdef bytes head(self, str operation, str model, bint stream, passed)

@@ -4,6 +4,7 @@
 Whatever waits, opens or ends is `pool`'s, in Python; `_pool.pyi` states the contracts.
 """
 
+from fastroute._now cimport moment
 from fastroute.upstreams._wire cimport Connection, Exchange, Turn
 
 cdef enum:
@@ -18,7 +19,7 @@ cdef class LaneCore(Owner):
         cdef Turn turn
         if self.queue:
             turn = next(iter(self.queue))
-            if connection.begin(turn):
+            if connection.start(turn, moment(self.loop)):
                 self.pool.reused += turn.reused
                 self.forget(turn)
             return 0
@@ -30,18 +31,20 @@ cdef class LaneCore(Owner):
 
 cdef class PoolCore:
     def begin(self, origin, bytes head not None, bytes body not None, deadlines):
-        return self.asked(origin, head, body, deadlines)
+        return self.asked(origin, head, body, deadlines, -1)
 
-    cdef Exchange asked(self, origin, bytes head, bytes body, deadlines):
+    cdef Exchange asked(self, origin, bytes head, bytes body, deadlines, double now):
         cdef LaneCore lane
         cdef Exchange exchange
         cdef list idle
         found = self._lanes.get(origin)
         lane = self._lane(origin) if found is None else found
-        exchange = Exchange.begun(lane, lane.loop, head, body, deadlines)
+        if now < 0:
+            now = moment(lane.loop)
+        exchange = Exchange.begun(lane, lane.loop, head, body, deadlines, now)
         idle = lane.idle
         while idle:
-            if (<Connection>idle.pop()).begin(exchange.turn):
+            if (<Connection>idle.pop()).start(exchange.turn, now):
                 self.reused += 1
                 return exchange
         lane.submit(exchange.turn)
@@ -49,12 +52,14 @@ cdef class PoolCore:
 
 
 cdef class RemoteCore:
-    cpdef object begin(self, str operation, str model, bint stream, passed, bytes body, deadlines):
+    def begin(self, str operation not None, str model not None, bint stream, passed, bytes body not None, deadlines):
+        return self._pool.asked(self.origin, self.head(operation, model, stream, passed), body, deadlines, -1)
+
+    cdef bytes head(self, str operation, str model, bint stream, passed):
         if passed:
-            head = self._head(operation, model, stream, passed)
-        elif self.last_model is model and self.last_operation is operation and self.last_stream == stream:
-            head = self.last_head  # mostly: an entry's model and an operation are the same objects each time
-        else:
+            return self._head(operation, model, stream, passed)
+        # Mostly that of the request before: an entry's model and an operation are the same objects each time.
+        if self.last_model is not model or self.last_operation is not operation or self.last_stream != stream:
             made = operation, model, stream
             head = self._heads.get(made)
             if head is None:
@@ -62,4 +67,4 @@ cdef class RemoteCore:
                     self._heads.clear()
                 head = self._heads[made] = self._head(operation, model, stream, passed)
             self.last_operation, self.last_model, self.last_stream, self.last_head = operation, model, stream, head
-        return self._pool.asked(self.origin, head, body, deadlines)
+        return self.last_head

@@ -39,7 +39,7 @@ cdef class Turn(Reply):
     cdef bint whole
     cdef Py_ssize_t limit
 
-    cdef int meant(self, Owner lane, loop, bytes prefix, bytes body, deadlines) except -1
+    cdef int meant(self, Owner lane, loop, bytes prefix, bytes body, deadlines, double now) except -1
     cdef double by(self, double allowed_s, bint anew) except? -1
     cdef int wake(self, bint at_once=*) except -1
     cdef Arrival arrival(self, Want want)
@@ -66,7 +66,7 @@ cdef class Connection:
     cdef bint paused            # we do not read
     cdef bint stuck             # the peer does not read
 
-    cpdef bint begin(self, Turn turn) except? False
+    cdef bint start(self, Turn turn, double now) except? False
     cdef int write(self, bytes prefix, bytes body) except -1
     cpdef int close(self) except -1
     cdef bint farewell(self) except? False
@@ -80,7 +80,7 @@ cdef class Exchange:
     cdef readonly Turn turn
 
     @staticmethod
-    cdef Exchange begun(Owner lane, loop, bytes prefix, bytes body, deadlines)
+    cdef Exchange begun(Owner lane, loop, bytes prefix, bytes body, deadlines, double now)
     cpdef bytes header(self, bytes name)
     cpdef bint answer(self) except? False
     cpdef coming(self)

@@ -72,10 +72,14 @@ cdef class Terms:
 
     @staticmethod
     cdef Terms of(deadlines):
+        global latest
+        if latest is not None and latest.source is deadlines:
+            return latest
         key = <size_t><void *>deadlines
         found = TERMS.get(key)
         if found is not None:
-            return <Terms>found
+            latest = <Terms>found
+            return latest
         cdef Terms terms = Terms.__new__(Terms)
         terms.source = deadlines
         terms.pooled = deadlines.pool_ms is not None
@@ -87,8 +91,11 @@ cdef class Terms:
         terms.total_s = seconds(deadlines.total_ms)
         if len(TERMS) >= TERMS_MAX:
             TERMS.clear()
-        TERMS[key] = terms
+        TERMS[key] = latest = terms
         return terms
+
+
+cdef Terms latest = None
 
 
 cdef class Owner:
@@ -105,16 +112,16 @@ cdef class Turn(Reply):
     """
 
     def __init__(self, Owner lane, loop, bytes prefix not None, bytes body not None, deadlines):
-        self.meant(lane, loop, prefix, body, deadlines)
+        self.meant(lane, loop, prefix, body, deadlines, moment(loop))
 
-    cdef int meant(self, Owner lane, loop, bytes prefix, bytes body, deadlines) except -1:
+    cdef int meant(self, Owner lane, loop, bytes prefix, bytes body, deadlines, double now) except -1:
         self.parts = []
         self.bodiless = PyBytes_GET_SIZE(prefix) > 5 and memcmp(PyBytes_AS_STRING(prefix), b"HEAD ", 5) == 0
         self.lane = lane
         self.loop = loop
         self.prefix = prefix
         self.body = body
-        self.started = moment(loop)
+        self.started = now
         self.terms = Terms.of(deadlines)
         self.total_at = self.started + self.terms.total_s
         return 0
@@ -212,7 +219,10 @@ cdef class Connection:
         self.fd = transport.get_extra_info("socket").fileno()
         self.plain = transport.get_extra_info("ssl_object") is None
 
-    cpdef bint begin(self, Turn turn) except? False:
+    def begin(self, Turn turn not None):
+        return self.start(turn, moment(self.loop))
+
+    cdef bint start(self, Turn turn, double now) except? False:
         """Send a turn's request; False when this connection turns out to be dead, and then nothing was sent."""
         cdef char peeked
         if self.closed:
@@ -229,7 +239,7 @@ cdef class Connection:
         self.served += 1
         self.turn = turn
         turn.connection = self
-        turn.sent_at = moment(self.loop)
+        turn.sent_at = now
         if not turn.sent:
             # A retry does not start the first-chunk deadline again.
             turn.first_chunk_at = turn.sent_at + turn.terms.first_chunk_s
@@ -433,10 +443,10 @@ cdef class Exchange:
         self.turn = Turn(lane, loop, prefix, body, deadlines)
 
     @staticmethod
-    cdef Exchange begun(Owner lane, loop, bytes prefix, bytes body, deadlines):
+    cdef Exchange begun(Owner lane, loop, bytes prefix, bytes body, deadlines, double now):
         cdef Exchange exchange = Exchange.__new__(Exchange)
         exchange.turn = Turn.__new__(Turn)
-        exchange.turn.meant(lane, loop, prefix, body, deadlines)
+        exchange.turn.meant(lane, loop, prefix, body, deadlines, now)
         return exchange
 
     def __del__(self):

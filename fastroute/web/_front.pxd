@@ -16,6 +16,10 @@ cdef class Front:
     cdef readonly bint guards, caches
     cdef readonly Sweep bodiless
     cdef object loop
+    cdef public dict posts
+
+cdef class Gate:
+    cdef public Front data
 
 cpdef list head(Call call, entry)
 cpdef list accounts(Call call)

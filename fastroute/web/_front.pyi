@@ -41,6 +41,14 @@ class Front:
     ) -> Coroutine[Any, Any, None]:
         """Answer one request; `serve` does it once the body is read, None stands for the ordinary way."""
 
+class Gate:
+    """The first step of a request: to the door that is posted to, or else to `otherwise`."""
+
+    data: Any
+
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Coroutine[Any, Any, None]: ...
+    def otherwise(self, scope: Any, receive: Any, send: Any) -> Coroutine[Any, Any, None]: ...
+
 async def answer(call: Call, body: bytes) -> None:
     """A whole answer of 200, in JSON."""
 

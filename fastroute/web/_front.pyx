@@ -5,7 +5,6 @@ Compiled because it is walked by every request. What is unusual is handed to the
 comes in pieces, a refusal, a fault, and every answer that is not a whole one of the ordinary kind.
 """
 
-import time
 from asyncio import CancelledError, get_running_loop
 
 from fastroute._heads import HeadError
@@ -13,6 +12,8 @@ from fastroute.callers import mistral
 from fastroute.call import CallerGone, Failed
 from fastroute.domain import Attempt, Entry, ModelRef, Settlement
 from fastroute.receipts.seal import receipt_id
+
+from libc.time cimport time as wall_s
 
 from fastroute cimport _heads
 from fastroute._call cimport Call, Surface
@@ -22,9 +23,15 @@ from fastroute._now cimport moment, task_of
 from fastroute._sweep cimport Sweep
 from fastroute.web._door cimport DoorCore
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.string cimport memchr
+
 cdef str START = "http.response.start", BODY = "http.response.body"
 cdef bytes JSON = b"application/json"
 cdef dict SAID = {}
+cdef str last_model = None, last_reason = None
+cdef bint last_fallback = False
+cdef tuple last_said = ()
 cdef object TRIED = Attempt, SETTLED = Settlement, ENTRY = Entry, REF = ModelRef
 cdef Py_ssize_t of_attempt[1]
 cdef Py_ssize_t of_settlement[1]
@@ -58,18 +65,23 @@ cdef class Front:
         cdef bint unread = True
         cdef bytes body = b""
         cdef Core gateway = self.gateway
+        cdef double now
+        cdef bint passing
         loop = self.loop
-        if loop is None or not loop.is_running():
-            # Asking for it is a system call each time, and this worker has one.
+        task = None if loop is None else task_of(loop)
+        if task is None:
+            # Asking for the loop is a system call each time, and this worker has one.
             loop = self.loop = get_running_loop()
-        call = Call.made(surface, receive, send, gateway.ids.request(), moment(loop), loop)
+            task = task_of(loop)
+        now = moment(loop)
+        call = Call.made(surface, receive, send, gateway.ids.request(), now, loop)
         call.model = model
         call.stream = stream
         self.open.add(call)
         self.active.inc()
         try:
             try:
-                found = _heads.look(scope["headers"])
+                found = _heads.looked(scope["headers"], &passing)
             except HeadError as error:
                 raise self.misread(error) from None
             if self.guards:
@@ -82,8 +94,7 @@ cdef class Front:
             if length < -1 or length > self.limit:
                 length = self.length_of(found)
             if length:
-                task = task_of(loop)
-                self.bodiless.add(task, loop)
+                self.bodiless.add_at(task, loop, now)
                 try:
                     begun = await receive()
                 except CancelledError:
@@ -95,7 +106,7 @@ cdef class Front:
                 whole = _heads.whole(begun, length)
                 body = await self.rest_of(receive, begun, length) if whole is None else whole
             unread = False
-            if _heads.passes(found):
+            if passing:
                 call.passed = self.passed_on(found)
             agent = found.get(b"user-agent")
             if agent is not None and b"mistral" in <bytes>agent:
@@ -114,11 +125,11 @@ cdef class Front:
                 await serve(call)
             else:
                 gateway.plan(call)
-                call.created = <long long>time.time()
+                call.created = wall_s(NULL)
                 if call.stream:
                     await self.stream(call)
                 else:
-                    body = await (<object>gateway).relay.answer(call)
+                    body = await gateway.relay.answer(call)
                     if call.mistral:
                         body = mistral.with_id(body, call.id)
                     await call.send(opening(call, body))
@@ -133,6 +144,18 @@ cdef class Front:
             self.open.discard(call)
             self.active.dec()
             gateway.finished(call)
+
+
+cdef class Gate:
+    def __call__(self, scope, receive, send):
+        # Not `async`: the door's own coroutine is handed to the server, one less to walk through at every wake-up.
+        if type(scope) is dict and (<dict>scope)["type"] == "http" and (<dict>scope)["method"] == "POST":
+            path = (<dict>scope)["raw_path"]
+            if type(path) is bytes and memchr(PyBytes_AS_STRING(path), b"%", PyBytes_GET_SIZE(path)) == NULL:
+                door = self.data.posts.get((<dict>scope)["path"])
+                if door is not None:
+                    return door(scope, receive, send)
+        return self.otherwise(scope, receive, send)
 
 
 async def answer(Call call not None, bytes body not None):
@@ -186,6 +209,9 @@ cpdef list accounts(Call call):
 
 
 cdef tuple said(str model, str reason, bint fallback):
+    global last_model, last_reason, last_fallback, last_said
+    if last_model is model and last_reason is reason and last_fallback == fallback:
+        return last_said
     key = model, reason, fallback
     found = SAID.get(key)
     if found is None:
@@ -196,7 +222,8 @@ cdef tuple said(str model, str reason, bint fallback):
             (b"x-router-reason", reason.encode()),
             (b"x-router-fallback", b"true" if fallback else b"false"),
         )
-    return found
+    last_model, last_reason, last_fallback, last_said = model, reason, fallback, found
+    return last_said
 
 
 cdef bytes ascii(str text):

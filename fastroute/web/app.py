@@ -30,6 +30,7 @@ from fastroute.relay import Failed
 from fastroute.routing.directory import Directory
 from fastroute.watchdog import Watchdog
 from fastroute.web import admin, agents, budget, own, placing
+from fastroute.web._front import Gate
 from fastroute.web.data import DataPlane
 from fastroute.web.envelope import JSON, caller_of, error
 
@@ -43,7 +44,7 @@ _MONEY_WAIT_S: Final = 1.0  # for its answer; a scrape is better whole but for t
 _ANTHROPIC: Final = frozenset({"/v1/messages", "/v1/messages/count_tokens"})
 
 
-class Application(Starlette):
+class Application(Gate, Starlette):
     """One worker's application; `ready` is what a load balancer is told."""
 
     def __init__(self, gateway: Gateway) -> None:
@@ -79,8 +80,9 @@ class Application(Starlette):
         )
         self.router.redirect_slashes = False  # an answer for one path is none for another
 
-    # Not `async`: the door's own coroutine is handed to the server, one less to walk through at every wake-up.
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+    data: DataPlane
+
+    def otherwise(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         if scope["type"] == "http":
             if b"%" in scope["raw_path"]:
                 _as_spelled(scope)
@@ -91,7 +93,7 @@ class Application(Starlette):
                     door = self.data.last_resort(path)
                 if door is not None:
                     return door(scope, receive, send)
-        return super().__call__(scope, receive, send)
+        return Starlette.__call__(self, scope, receive, send)
 
     def _own(self, path: str) -> bool:
         """Whether a path has a route of ours, whatever its method."""

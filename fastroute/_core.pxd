@@ -16,13 +16,6 @@ cdef struct Account:
 # An integer within 0 to the largest amount, or the error that names it.
 cdef int64_t amount_of(object value, str name) except -2
 
-cpdef object cost_picodollars(
-    object input_tokens, object output_tokens, object cache_read_tokens, object cache_write_tokens,
-    object input_rate, object output_rate, object cache_read_rate, object cache_write_rate,
-)
-cpdef object ceil_microdollars(object picodollars)
-
-
 cdef struct Cost:
     int64_t picodollars   # exact
     int64_t microdollars  # rounded up once

@@ -62,7 +62,7 @@ cdef class Front:
         cdef Call call
         cdef dict found = None
         cdef long long length
-        cdef bint unread = True
+        cdef long long unread = -2
         cdef bytes body = b""
         cdef Core gateway = self.gateway
         cdef double now
@@ -105,7 +105,7 @@ cdef class Front:
                     self.bodiless.drop(task)
                 whole = _heads.whole(begun, length)
                 body = await self.rest_of(receive, begun, length) if whole is None else whole
-            unread = False
+            unread = 0
             if passing:
                 call.passed = self.passed_on(found)
             agent = found.get(b"user-agent")
@@ -135,7 +135,9 @@ cdef class Front:
                     await call.send(opening(call, body))
                     await call.send({"type": BODY, "body": body})
         except Failed as failed:
-            await self.refuse(call, failed, unread and (found is None or _heads.length(found) != 0))
+            if unread and found is not None:
+                unread = _heads.length(found)
+            await self.refuse(call, failed, unread)
         except CallerGone:
             self.left(call)
         except Exception as fault:

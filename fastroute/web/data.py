@@ -132,11 +132,12 @@ class DataPlane(Front):
     def read_form(self, call: Call, body: bytes, found: dict[bytes, bytes], mark: bytes) -> None:
         passthrough.read(self.gateway, call, body, found[b"content-type"], mark)
 
-    async def refuse(self, call: Call, failed: Failed, unread: bool) -> None:
-        """`unread`: a body is still to come, and nobody will read it."""
+    async def refuse(self, call: Call, failed: Failed, unread: int) -> None:
+        """`unread`: how long the body is that nobody will read, as `_heads.length` tells it."""
         if failed.closes:
             self.count(failed)
-        await telling.refusal(call, failed, closes=unread)
+        closes = failed.closes or unread < -1 or not await reading.passed_over(call.receive, unread)
+        await telling.refusal(call, failed, closes=closes)
 
     def left(self, call: Call) -> None:
         if call.stream:

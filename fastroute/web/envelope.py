@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from fastroute.callers import CALLERS, Caller
 from fastroute.relay import Failed
-from fastroute.web import telling
+from fastroute.web import reading, telling
 
 BODY_READ: Final = "fastroute.body_read"  # set in a request's scope
 
@@ -34,28 +34,32 @@ def caller_of(headers: Mapping[str, str], path: str) -> Caller | None:
     return None
 
 
-def error(request: Request, failed: Failed, headers: Mapping[str, str] | None = None) -> JSON:
+async def error(request: Request, failed: Failed, headers: Mapping[str, str] | None = None) -> JSON:
     """A refusal in the asker's own envelope, with the names it can be asked about by."""
     name = request.app.gateway.ids.request()
     body = telling.worded(caller_of(request.headers, request.scope["path"]), name, failed)
     told = {"x-request-id": name, "request-id": name, "x-router-request-id": name, **(headers or {})}
-    return refused(request, failed, body, told)
+    return await refused(request, failed, body, told)
 
 
-def refused(request: Request, failed: Failed, body: Any, headers: Mapping[str, str] | None = None) -> JSON:
+async def refused(request: Request, failed: Failed, body: Any, headers: Mapping[str, str] | None = None) -> JSON:
     """A refusal in the words of its surface, with what it says in its headers."""
     told = {**(headers or {}), **{name.decode(): value.decode() for name, value in failed.headers}}
     if failed.retry_after_s is not None:
         told["retry-after"] = str(failed.retry_after_s)
-    if failed.closes or _unread(request):
+    if failed.closes or not await _is_read(request):
         told["connection"] = "close"
     if failed.closes:
         request.app.data.count(failed)
     return JSON(body, failed.status, told)
 
 
-def _unread(request: Request) -> bool:
-    """Whether a body is still to come that nobody will read: what follows it cannot be found."""
-    length = request.headers.get("content-length")
-    announced = "transfer-encoding" in request.headers if length is None else length != "0"
-    return announced and BODY_READ not in request.scope
+async def _is_read(request: Request) -> bool:
+    """Whether nothing of the body is left: what follows one that is not read cannot be found."""
+    if BODY_READ in request.scope:
+        return True
+    try:
+        length = reading.length_of(reading.look(request.scope["headers"]), reading.UNWANTED_MAX)
+    except Failed:
+        return False
+    return await reading.passed_over(request.receive, length)

@@ -1,4 +1,4 @@
-"""Who is refused before the body came: the answer says that the connection ends, so that nobody asks on it again."""
+"""Who is refused before the body was read: a small one is passed over; else the connection ends, and the answer says so."""
 
 from __future__ import annotations
 
@@ -27,21 +27,33 @@ def line(house: Any) -> Iterator[http.client.HTTPConnection]:
     line.close()
 
 
-@pytest.mark.parametrize("length", ["content-length", "chunked"])
+@pytest.mark.parametrize("length", [len(BODY), 70_000, None])
 @pytest.mark.parametrize(("method", "path"), PORTS)
 def test_a_refusal_that_leaves_a_body_unread_ends_its_connection(
-    line: http.client.HTTPConnection, method: str, path: str, length: str
+    line: http.client.HTTPConnection, method: str, path: str, length: int | None
 ) -> None:
     line.putrequest(method, path)
     line.putheader("authorization", "Bearer wrong")
     line.putheader("content-type", "application/json")
-    line.putheader(
-        *(("content-length", str(len(BODY))) if length == "content-length" else ("transfer-encoding", length))
-    )
+    line.putheader(*(("transfer-encoding", "chunked") if length is None else ("content-length", str(length))))
     line.endheaders()
     reply = line.getresponse()
     assert reply.status in (401, 404)
     assert reply.getheader("connection") == "close"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize(("method", "path"), PORTS)
+def test_a_small_body_that_is_sent_is_passed_over(
+    line: http.client.HTTPConnection, method: str, path: str, chunked: bool
+) -> None:
+    for _ in range(3):
+        headers = {"authorization": "Bearer wrong"} | ({} if chunked else {"content-length": "60000"})
+        line.request(method, path, body=iter([b"x" * 10_000] * 6), headers=headers, encode_chunked=chunked)
+        reply = line.getresponse()
+        assert reply.status in (401, 404)
+        assert reply.getheader("connection") is None
+        reply.read()
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models", "/admin/keys", "/nowhere"])

@@ -21,6 +21,10 @@ from fastroute._now cimport moment
 from fastroute._scan cimport RequestScanner, Scan, Sought
 from fastroute.metrics._slots cimport Groups
 
+cdef extern from "Python.h":
+    bint PyUnicode_IS_COMPACT_ASCII(object text)
+    void *PyUnicode_1BYTE_DATA(object text)
+
 cdef object TOKENS_MAX = 1_000_000_000
 cdef enum:
     UNKNOWN = -1
@@ -38,6 +42,19 @@ lay(of_entry, Entry, ("price",))
 lay(of_attempt, Attempt, ("model", "lane", "outcome", "settlement"))
 lay(of_settlement, Settlement, ("usage", "basis"))
 lay(of_usage, Usage, ("input", "output", "cache_read", "cache_write"))
+
+
+cdef bint plain(str text):
+    """Letters, digits and signs of ASCII alone, as in nearly every name."""
+    cdef Py_ssize_t place
+    cdef const unsigned char *letters
+    if not PyUnicode_IS_COMPACT_ASCII(text):
+        return False
+    letters = <const unsigned char *>PyUnicode_1BYTE_DATA(text)
+    for place in range(len(text)):
+        if not 32 <= letters[place] < 127:
+            return False
+    return True
 
 
 cdef class Kin:
@@ -95,7 +112,7 @@ cdef class Core:
                 call.output_cap = wanted.cap
         if not call.model:  # a model in the path is the one that was asked for
             call.model = scan.model or ""
-        if len(call.model) > NAME_MAX or not call.model.isprintable():
+        if len(call.model) > NAME_MAX or not (plain(call.model) or call.model.isprintable()):
             raise self.bad_name()
         window = CONTEXT_UNKNOWN if scan.media else UNKNOWN
         call.input_bound = bound_of(scan.text_bytes, messages, scan.tools, scan.media, window)

@@ -1,4 +1,4 @@
-"""The compiled face of the core: what every attempt asks of it, without an integer made for each number."""
+"""The compiled face of the core, for compiled code that has numbers and not objects: what every attempt asks of it."""
 
 cimport cython
 from libc.stdint cimport int64_t

@@ -1,7 +1,7 @@
 # cython: language_level=3, overflowcheck=True, autotestdict=False, auto_pickle=False
 """Money, decisions and leases, in integers: the part of fastroute that runs for every request and every candidate.
 
-Two parts, one module: this file prices and decides, `_lend.pxi` keeps what a worker was lent. `_core.pyi` states the
+Two parts, one module: this file prices and decides, `_leases.pxi` keeps what a worker was lent. `_core.pyi` states the
 contracts. Nothing here awaits, logs or reads a clock, and the GIL is held throughout, so a call is one indivisible step.
 Numbers are checked at the door of each public function; past it, plain arrays.
 """
@@ -445,4 +445,4 @@ cdef class Table:
         return priced(&self.rows[index], &self.tiers[index * TIERS_MAX], sent, received)
 
 
-include "_lend.pxi"
+include "_leases.pxi"

@@ -1,6 +1,7 @@
-"""The leases of `_core`: what one worker may still spend, held and settled in one step."""
+"""What one worker may spend, in `_core`: a slot for each account, and reservations on up to four of them at once."""
 
 ctypedef int64_t Numbers[DEPTH_MAX]
+
 
 cdef inline int64_t free_of(const Account *account) noexcept:  # by the bounds above nothing overflows
     return account.granted - account.released - account.spent - account.held

@@ -70,6 +70,8 @@ for _code in range(64):
     ends[_code] = len([name for name in NAMES if len(name) <= _code])
 for _code, _name in enumerate(NAMES):
     passed_on[_code] = _name in PASSED
+cdef int host_at = NAMES.index(b"host")
+cdef int transfer_at = NAMES.index(b"transfer-encoding"), content_at = NAMES.index(b"content-encoding")
 assert len(NAMES) <= NAMES_MAX and len(NAMES[-1]) < 64
 
 
@@ -93,6 +95,8 @@ cdef dict looked(headers, bint *passing):
     """`passing` says whether any of them may be handed on."""
     cdef dict found = {}
     cdef int place
+    cdef bytes host = None
+    cdef bint coded = False
     passing[0] = False
     for name, value in headers:
         place = wanted(<bytes?>name)
@@ -113,10 +117,15 @@ cdef dict looked(headers, bint *passing):
                         raise HeadError(f"the header {name.decode()} is given twice")
                     value = found[name] + b", " + value
             found[name] = value
+            if place == host_at:
+                host = <bytes?>value
+            elif place == transfer_at or place == content_at:
+                coded = True
     # The server puts an empty one where none was sent.
-    host = found.get(b"host")
     if host is None or not is_host(host):
         raise HeadError("the header host is missing or is not a host")
+    if not coded:
+        return found
     coding = found.get(b"transfer-encoding")
     if coding is not None and (b"content-length" in found or coding.strip().lower() != b"chunked"):
         raise HeadError("the body's length is told in two ways")

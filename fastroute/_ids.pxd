@@ -1,7 +1,8 @@
 """The compiled face of the names."""
 
 cdef class Counted:
-    cdef str prefix, request_prefix, high
+    cdef str prefix, high
+    cdef bytes request_prefix
     cdef long long count, thousands
 
     cpdef str decision(self)

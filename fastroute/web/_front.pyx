@@ -27,6 +27,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.string cimport memchr
 
 cdef str START = "http.response.start", BODY = "http.response.body"
+cdef dict ANSWERED = {"type": START, "status": 200, "headers": None}
 cdef tuple JSON_TYPE = (b"content-type", b"application/json")
 cdef dict SAID = {}
 cdef str last_model = None, last_reason = None
@@ -172,7 +173,9 @@ cdef dict opening(Call call):
     call.status = 200
     headers += accounts(call)
     headers.append(JSON_TYPE)  # its length is the server's to say, which sees the body
-    return {"type": START, "status": 200, "headers": headers}
+    cdef dict told = ANSWERED.copy()
+    told["headers"] = headers
+    return told
 
 
 cpdef list head(Call call, entry):

@@ -16,6 +16,7 @@ from fastroute.upstreams.dialect import FINISH_REASONS, ChatStream, ProviderErro
 
 _NEEDED: Final = (b'"id"', b'"object"', b'"created"', b'"model"', b'"choices"')
 _USAGE: Final = re.compile(rb'"usage"\s*:\s*\{')
+_CHOICES: Final = re.compile(rb'"choices"\s*:\s*\[')
 _ODD_FINISH: Final = re.compile(
     rb'"finish_reason"\s*:\s*+(?!null\b|"(?:%s)")' % b"|".join(word.encode() for word in sorted(FINISH_REASONS))
 )
@@ -28,6 +29,14 @@ def trips(call: Call, body: bytes) -> bool:
     if _USAGE.search(body) is None or _ODD_FINISH.search(body) is not None:
         return True
     return any(name not in body for name in _NEEDED)
+
+
+def _fits(out: bytes, usage: re.Match[bytes]) -> bool:
+    """Whether the event that has this usage is as clients need it, by its bytes; those of one event end with a blank line."""
+    if b"\r" in out:
+        return False
+    event = out[out.rfind(b"\n\n", 0, usage.start()) + 1 : out.find(b"\n\n", usage.end()) + 1]
+    return _CHOICES.search(event) is not None and all(name in event for name in _NEEDED)
 
 
 class MendingPipe(ChatPipe):
@@ -64,7 +73,7 @@ class MendingPipe(ChatPipe):
         # What opens a call may open it again; what goes on with one needs its own index beside its choice's.
         if b'"tool_calls"' in out and (b'"name"' in out or out.count(b'"index"') < 2 * out.count(b'"tool_calls"')):
             return True
-        if b'"usage"' in out and _USAGE.search(out) is not None:
+        if b'"usage"' in out and not all(_fits(out, found) for found in _USAGE.finditer(out)):
             return True
         reason = self._scanner.finish_reason
         return reason is not None and reason not in FINISH_REASONS

@@ -36,9 +36,6 @@ from fastroute.ledger.store import Changes, HolderRow, ReceiptRow
 REFRESH_MS: Final = 1000  # how often a worker reports at least
 LEASE_MS: Final = 120_000  # how long a worker may spend what it has, unheard; it returns nothing
 TURN_RECORDS: Final = 4096  # of all journals in one turn: what takes longer would keep an asker waiting
-# Of those, as many as are read, applied and sealed before the next are: what they are made of is in the core's cache still
-# and forgotten there. A turn of 1,500 taken in one piece meets a fifth more lines that are not in half a megabyte.
-AT_ONCE: Final = 96
 RECALL_MS: Final = 100  # how long an urgent question waits for what others do not use
 SWEEP_MS: Final = 200
 TICK_MS: Final = 1000
@@ -89,7 +86,6 @@ class Keeper:
         self._desk = desk()
         self._notes: dict[str, bytes] = {}  # as they were loaded
         self._last: ReceiptRow | None = None
-        self._receipts: list[ReceiptRow] = []  # made since, and not committed
         self._last_account = 0  # the newest that was ever committed
         self._rows: dict[int, HolderRow] = {}  # live workers as they were loaded or said hello
         self._readers: dict[int, Reading] = {}
@@ -363,7 +359,7 @@ class Keeper:
             wall = self._walls.get(holder)
             if wall == before:
                 break
-            limit = 1 if wall is not None else AT_ONCE if most is None else min(most - done, AT_ONCE)
+            limit = 1 if wall is not None else TURN_RECORDS if most is None else most - done
             try:
                 found = reader.read(limit)
             except JournalDamaged as error:
@@ -387,7 +383,6 @@ class Keeper:
                 self._give_up(holder, f"the journal of this life contradicts the books: {error}")
                 raise _Contradiction from error
             done += len(found)
-            self._seal_finished(book)
         self._unread.discard(holder)
         if done:
             book.applied(holder, reader.segment, reader.offset)
@@ -467,7 +462,6 @@ class Keeper:
     def _forget(self) -> None:
         """Throw the book away with everything that only it knew."""
         self._book = None
-        self._receipts.clear()
         for reader in self._readers.values():
             reader.close()
         self._readers.clear()
@@ -479,9 +473,12 @@ class Keeper:
 
     def _commit(self, book: Book, notes: dict[str, bytes | None]) -> bool:
         """Seal receipts, commit, and then remove what is needed no more; True when anything was written."""
-        self._seal_finished(book)
-        receipts, self._receipts = self._receipts, []
-        last = receipts[-1] if receipts else self._last
+        last = self._last
+        receipts: list[ReceiptRow] = []
+        if self._seal is not None and book.finished:
+            receipts = self._seal(book, book.finished, last)
+            last = receipts[-1] if receipts else last
+        book.finished.clear()
         changes = book.take()
         changes.receipts = receipts
         changes.records.update(self._desk.take())
@@ -505,12 +502,6 @@ class Keeper:
             grave.close()
         self._graves.clear()
         return changes != Changes()
-
-    def _seal_finished(self, book: Book) -> None:
-        """Make the receipts of what is over by now, each chained to the last that was made."""
-        if self._seal is not None and book.finished:
-            self._receipts += self._seal(book, book.finished, self._receipts[-1] if self._receipts else self._last)
-        book.finished.clear()
 
     def _is_news(self, changes: Changes) -> bool:
         """Whether workers may remember otherwise: an allocation that was just made is not remembered anywhere."""

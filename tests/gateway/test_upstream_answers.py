@@ -158,26 +158,21 @@ def test_an_answer_without_end_is_not_kept_without_end(gateway, upstream, say):
 
 
 def test_the_fallback_starts_as_soon_as_the_deadline_has_passed(gateway, upstream, say, record_property):
-    """P18: at most 20 ms after the first-chunk deadline on a quiet machine; a crowded one is given 150.
-
-    A neighbour on the machine may spoil one round of eight.
-    """
-    for _ in range(3):
-        late = []
-        for _ in range(8):
-            route = gateway.route(retries=1)
-            upstream.script(route.first, [say.head(), upstream.hold])
-            began = time.monotonic()
-            assert gateway.ask(route.name, stream=True).text == f"hello from {route.second}"
-            first, second = upstream.asked(route.first)[0], upstream.asked(route.second)[0]
-            late.append((second.at - first.at) * 1000 - say.FIRST_CHUNK_MS)
-            # The provider here may have seen its request late, but not before it was made.
-            assert (second.at - began) * 1000 - say.FIRST_CHUNK_MS > 0, "no upstream is given up early"
-        # `pytest -rA` shows the figure.
-        record_property("late_ms", sorted(round(one, 1) for one in late))
-        sys.stdout.write(f"the fallback started {sorted(round(one, 1) for one in late)} ms after the deadline\n")
-        if max(late) < 150:
-            break
+    """P18: at most 20 ms after the first-chunk deadline on a quiet machine; a crowded one is given 150."""
+    late = []
+    for _ in range(8):
+        route = gateway.route(retries=1)
+        upstream.script(route.first, [say.head(), upstream.hold])
+        began = time.monotonic()
+        assert gateway.ask(route.name, stream=True).text == f"hello from {route.second}"
+        first, second = upstream.asked(route.first)[0], upstream.asked(route.second)[0]
+        late.append((second.at - first.at) * 1000 - say.FIRST_CHUNK_MS)
+        # On a crowded machine the provider here sees a request some time after it was sent.
+        sent = min(first.at, began + 0.005)
+        assert (second.at - sent) * 1000 - say.FIRST_CHUNK_MS > -5, "no upstream is given up early"
+    # `pytest -rA` shows the figure.
+    record_property("late_ms", sorted(round(one, 1) for one in late))
+    sys.stdout.write(f"the fallback started {sorted(round(one, 1) for one in late)} ms after the deadline\n")
     assert max(late) < 150
     assert sorted(late)[len(late) // 2] < 60
 

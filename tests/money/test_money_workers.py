@@ -60,7 +60,6 @@ def test_a_revoked_key_is_refused_by_every_worker(house: kit.Houses, figure: Cal
     took_ms: list[float] = []
 
     async def run() -> None:
-        took_ms.clear()
         async with kit.provider() as (port, _):
             # Wrong keys from one address are soon told to wait, which would hide what is looked for.
             constants = {"fastroute.web.doorman.WRONG_MAX": 1_000_000}
@@ -90,15 +89,12 @@ def test_a_revoked_key_is_refused_by_every_worker(house: kit.Houses, figure: Cal
             for caller in callers:
                 caller.leave()
 
-    for _ in range(3):  # a neighbour on the machine may spoil a round
-        uvloop.run(run())
-        p99 = kit.percentile(took_ms, 0.99)
-        figure(
-            f"{REVOKED} keys revoked: refused by both workers after {kit.percentile(took_ms, 0.5):.1f} ms p50, "
-            f"{p99:.1f} p99 (from asking to the last of 8 refusals); served after it was confirmed: 0"
-        )
-        if p99 <= REVOKED_MS:
-            break
+    uvloop.run(run())
+    p99 = kit.percentile(took_ms, 0.99)
+    figure(
+        f"{REVOKED} keys revoked: refused by both workers after {kit.percentile(took_ms, 0.5):.1f} ms p50, "
+        f"{p99:.1f} p99 (from asking to the last of 8 refusals); served after it was confirmed: 0"
+    )
     assert p99 <= REVOKED_MS
 
 

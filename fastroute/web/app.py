@@ -29,7 +29,7 @@ from fastroute.metrics import CONTENT_TYPE
 from fastroute.relay import Failed
 from fastroute.routing.directory import Directory
 from fastroute.watchdog import Watchdog
-from fastroute.web import admin, agents, budget, own, placing
+from fastroute.web import admin, agents, budget, own, placing, reading
 from fastroute.web._front import Gate
 from fastroute.web.data import DataPlane
 from fastroute.web.envelope import JSON, caller_of, error
@@ -93,6 +93,8 @@ class Application(Gate, Starlette):
                     door = self.data.last_resort(path)
                 if door is not None:
                     return door(scope, receive, send)
+            leaving = reading.Leaving(scope["headers"], receive, send)
+            receive, send = leaving.receive, leaving.send
         return Starlette.__call__(self, scope, receive, send)
 
     def _own(self, path: str) -> bool:
@@ -212,12 +214,12 @@ async def _own_fault(request: Request, fault: Exception) -> Response:
     """A fault of ours, already in the server's hands to log: the asker learns no more than that."""
     log.error("%s %s met a fault of this gateway", request.method, request.scope["path"], exc_info=fault)
     message = "this gateway met a fault of its own; its log tells more"
-    return await error(request, Failed(500, "server_error", "internal_error", message))
+    return error(request, Failed(500, "server_error", "internal_error", message))
 
 
 async def _failed(request: Request, fault: Exception) -> Response:
     assert isinstance(fault, Failed)
-    return await error(request, fault)
+    return error(request, fault)
 
 
 async def _http_error(request: Request, fault: Exception) -> Response:
@@ -228,13 +230,11 @@ async def _http_error(request: Request, fault: Exception) -> Response:
     if fault.status_code == 405 or (fault.status_code == 404 and posted):
         allowed = "POST" if posted else (fault.headers or {}).get("Allow", "")
         message = f"{request.method} is not answered at {path}, only {allowed}"
-        return await error(
-            request, Failed(405, "invalid_request_error", "method_not_allowed", message), {"Allow": allowed}
-        )
+        return error(request, Failed(405, "invalid_request_error", "method_not_allowed", message), {"Allow": allowed})
     if fault.status_code != 404:
-        return await error(request, Failed(fault.status_code, "invalid_request_error", None, str(fault.detail)))
+        return error(request, Failed(fault.status_code, "invalid_request_error", None, str(fault.detail)))
     message = f"nothing is served at {path}{_hint(path, request.app.data)}"
-    return await error(request, Failed(404, "invalid_request_error", "not_found", message))
+    return error(request, Failed(404, "invalid_request_error", "not_found", message))
 
 
 def _hint(path: str, data: DataPlane) -> str:

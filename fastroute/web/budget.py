@@ -117,7 +117,7 @@ def _door(kind: type[Struct], act: Act) -> Callable[[Request], Awaitable[Respons
             asked = _read(await desk.body_of(request), kind)
             return await act(request, await _agent(request, asked), asked)
         except Failed as failed:
-            return await refused(request, failed, {"error": failed.message, "code": _code(failed)})
+            return refused(request, failed, {"error": failed.message, "code": _code(failed)})
 
     return door
 

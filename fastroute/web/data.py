@@ -136,7 +136,7 @@ class DataPlane(Front):
         """`unread`: how long the body is that nobody will read, as `_heads.length` tells it."""
         if failed.closes:
             self.count(failed)
-        closes = failed.closes or unread < -1 or not await reading.passed_over(call.receive, unread)
+        closes = failed.closes or not await reading.passed_over(call.receive, unread)
         await telling.refusal(call, failed, closes=closes)
 
     def left(self, call: Call) -> None:

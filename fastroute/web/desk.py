@@ -14,7 +14,6 @@ from fastroute.ledger.accounts import Account
 from fastroute.ledger.teller import BooksUnreachable, Declined
 from fastroute.relay import Failed
 from fastroute.web import reading
-from fastroute.web.envelope import BODY_READ
 
 BODY_MAX = 1024 * 1024
 _SCANNER = _scan.RequestScanner()
@@ -94,9 +93,7 @@ class _Dollars(msgspec.Struct):
 
 
 async def body_of(request: Request, most: int = BODY_MAX) -> bytes:
-    body = await reading.whole(reading.look(request.scope["headers"]), request.receive, most)
-    request.scope[BODY_READ] = True
-    return body
+    return await reading.whole(reading.look(request.scope["headers"]), request.receive, most)
 
 
 def plain(value: Any) -> Any:

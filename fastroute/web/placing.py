@@ -47,7 +47,7 @@ async def _answered(request: Request, *, explain: bool) -> Response:
         return await _placed(request, explain=explain)
     except Failed as failed:
         body = {"error": failed.code or failed.kind, "field": failed.param, "message": failed.message}
-        return await refused(request, failed, body)
+        return refused(request, failed, body)
 
 
 async def _placed(request: Request, *, explain: bool) -> Response:

@@ -7,11 +7,11 @@ never comes); here they end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any, Final
 
 from fastroute import _heads
-from fastroute.call import Receive
+from fastroute.call import Receive, Send
 from fastroute.relay import Failed
 
 FIRST_BYTE_S: Final = 10.0
@@ -19,6 +19,7 @@ WHOLE_BODY_S: Final = 30.0
 UNWANTED_S: Final = 0.1
 UNWANTED_MAX: Final = 65_536
 
+_CLOSE: Final = (b"connection", b"close")
 _NOTHING: Final[Mapping[str, str]] = {}
 
 
@@ -102,9 +103,12 @@ async def rest_of(receive: Receive, message: Mapping[str, Any], length: int, lim
 
 
 async def passed_over(receive: Receive, length: int) -> bool:
-    """Whether a body that nobody wants is at its end: it is small, and here. Then its connection can go on."""
-    if length == 0:
-        return True
+    """Whether a body that nobody wants is at its end: it is small, and here. Then its connection can go on.
+
+    `length` is as `_heads.length` tells it.
+    """
+    if length == 0 or length < -1:
+        return length == 0
     size = 0
     try:
         async with asyncio.timeout(UNWANTED_S):
@@ -118,6 +122,33 @@ async def passed_over(receive: Receive, length: int) -> bool:
     except TimeoutError:
         pass
     return False
+
+
+class Leaving:
+    """The channel of a door that may answer without having read its request's body.
+
+    What is left of the body then is passed over, or else the answer says that its connection ends: what comes after a body
+    that is not read cannot be found.
+    """
+
+    def __init__(self, headers: Iterable[tuple[bytes, bytes]], receive: Receive, send: Send) -> None:
+        self._left = _heads.length(dict(headers))  # -1 where the body comes in chunks
+        self._receive = receive
+        self._send = send
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        message = await self._receive()
+        if self._left > 0:
+            self._left -= len(message.get("body", b""))
+        if not message.get("more_body", False):
+            self._left = 0
+        return message
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        unread = self._left if message["type"] == "http.response.start" else 0
+        if unread and _CLOSE not in message["headers"] and not await passed_over(self._receive, unread):
+            message["headers"].append(_CLOSE)
+        await self._send(message)
 
 
 class _Patience:

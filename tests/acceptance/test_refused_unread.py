@@ -56,6 +56,17 @@ def test_a_small_body_that_is_sent_is_passed_over(
         reply.read()
 
 
+@pytest.mark.parametrize(("length", "after"), [(5, "close"), (None, "close"), (0, None)])
+def test_so_does_any_other_answer_of_a_door_that_reads_none(
+    line: http.client.HTTPConnection, length: int | None, after: str | None
+) -> None:
+    line.putrequest("GET", "/healthz")
+    line.putheader(*(("transfer-encoding", "chunked") if length is None else ("content-length", str(length))))
+    line.endheaders()
+    reply = line.getresponse()
+    assert (reply.status, reply.getheader("connection")) == (200, after)
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models", "/admin/keys", "/nowhere"])
 def test_a_refusal_without_a_body_leaves_the_connection_open(line: http.client.HTTPConnection, path: str) -> None:
     method = "POST" if path == "/v1/chat/completions" else "GET"

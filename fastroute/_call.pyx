@@ -8,20 +8,16 @@ Compiled because every step of every request reads it; `_call.pyi` says what its
 from asyncio import get_running_loop
 from types import MappingProxyType
 
-from fastroute.domain import Attempt, Settlement
 from fastroute.ledger.unlimited import Unlimited
 
 from cpython.bytes cimport PyBytes_GET_SIZE
 
-from fastroute._fields cimport at, lay
+from fastroute._domain cimport of_settlement, settlement_of
+from fastroute._fields cimport at
 
 cdef object NOTHING = MappingProxyType({})
 cdef object UNLIMITED = Unlimited()
-cdef object FREE = Unlimited, TRIED = Attempt, SETTLED = Settlement
-cdef Py_ssize_t of_attempt[1]
-cdef Py_ssize_t of_settlement[1]
-lay(of_attempt, Attempt, ("settlement",))
-lay(of_settlement, Settlement, ("picodollars",))
+cdef object FREE = Unlimited
 
 cdef bytes ID_BYTES = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:/=+@-"
 cdef enum:
@@ -37,14 +33,6 @@ cdef class Surface:
         self.chats = name == "chat"
         self.native = native
         self.caller = caller
-
-
-cdef inline object cost_of(attempt):
-    if type(attempt) is TRIED:
-        settlement = at(attempt, of_attempt[0])
-        if type(settlement) is SETTLED:
-            return at(settlement, of_settlement[0])
-    return attempt.settlement.picodollars
 
 
 cdef class Call:
@@ -97,10 +85,10 @@ cdef class Call:
     cpdef object cost(self):
         cdef list attempts = self.attempts
         if len(attempts) == 1:
-            return cost_of(attempts[0])
+            return at(settlement_of(attempts[0]), of_settlement.picodollars)
         total = 0
         for attempt in attempts:
-            cost = cost_of(attempt)
+            cost = at(settlement_of(attempt), of_settlement.picodollars)
             if cost is None:
                 return None
             total += cost

@@ -7,14 +7,14 @@ in Python. `_gateway.pyi` states the contracts.
 
 from fastroute._scan import ScanError
 from fastroute.asked import SURFACES as OTHERS, asked
-from fastroute.domain import Attempt, Entry, Settlement, Usage
 from fastroute.routing.prices import misses_cache_rate
 
 from libc.stdint cimport int64_t
 
 from fastroute._call cimport Call, Surface
 from fastroute._core cimport bound_of
-from fastroute._fields cimport at, lay, must_be
+from fastroute._domain cimport ENTRY, input_total, of_attempt, of_entry, of_settlement, of_usage, settlement_of, usage_of
+from fastroute._fields cimport at, must_be
 from fastroute._ids cimport Counted
 from fastroute._lines cimport Lines
 from fastroute._now cimport moment
@@ -32,16 +32,6 @@ cdef enum:
     NAME_MAX = 256
     PINNED_MAX = 4096
     KINS_MAX = 1024
-
-cdef object TRIED = Attempt, SETTLED = Settlement, USAGE = Usage, ENTRY = Entry
-cdef Py_ssize_t of_entry[1]
-cdef Py_ssize_t of_attempt[4]
-cdef Py_ssize_t of_settlement[2]
-cdef Py_ssize_t of_usage[4]
-lay(of_entry, Entry, ("price",))
-lay(of_attempt, Attempt, ("model", "lane", "outcome", "settlement"))
-lay(of_settlement, Settlement, ("usage", "basis"))
-lay(of_usage, Usage, ("input", "output", "cache_read", "cache_write"))
 
 
 cdef bint plain(str text):
@@ -139,18 +129,15 @@ cdef class Core:
     cpdef int attempted(self, Call call, attempt) except -1:
         first = call.first_chunk_at
         first_chunk_ms = None if first is None else (<double>first - call.started) * 1000
-        must_be(attempt, TRIED)
-        settlement = at(attempt, of_attempt[3])
-        must_be(settlement, SETTLED)
-        basis = at(settlement, of_settlement[1])
-        self.metrics.attempt(at(attempt, of_attempt[1]), at(attempt, of_attempt[2]), basis, first_chunk_ms)
+        settlement = settlement_of(attempt)
+        basis = at(settlement, of_settlement.basis)
+        self.metrics.attempt(at(attempt, of_attempt.lane), at(attempt, of_attempt.outcome), basis, first_chunk_ms)
         price = None
         if call.entry is not None:
             must_be(call.entry, ENTRY)
-            price = at(call.entry, of_entry[0])
-        usage = at(settlement, of_settlement[0])
-        must_be(usage, USAGE)
-        if price is None or (at(usage, of_usage[2]) and misses_cache_rate(usage, price.at(usage.input_total))):
+            price = at(call.entry, of_entry.price)
+        usage = usage_of(settlement)
+        if price is None or (at(usage, of_usage.cache_read) and misses_cache_rate(usage, price.at(input_total(usage)))):
             self.metrics.pricing_miss.inc()
         if len(call.attempts) > 1:
             self.fell_back(call, attempt)
@@ -201,19 +188,12 @@ cdef class Core:
             model = call.entry.ref.model
             cost = 0
         elif final is not None:
-            must_be(final, TRIED)
-            model = at(final, of_attempt[0])
-            lane = at(final, of_attempt[1])
-            settlement = at(final, of_attempt[3])
-            must_be(settlement, SETTLED)
-            usage = at(settlement, of_settlement[0])
-            must_be(usage, USAGE)
+            usage = usage_of(settlement_of(final))
+            model, lane = at(final, of_attempt.model), at(final, of_attempt.lane)
             cost = call.cost()
             if call.status == 200 and model not in self.learned:
                 self.learn(call, model, self.learned)
-            tokens_in = at(usage, of_usage[0])
-            tokens_in += <int64_t>at(usage, of_usage[2]) + <int64_t>at(usage, of_usage[3])
-            tokens_out = at(usage, of_usage[1])
+            tokens_in, tokens_out = input_total(usage), at(usage, of_usage.output)
         kin = self.kin(call, model, lane)
         kin.group.record(latency_ms, cost, tokens_in, tokens_out)
         if len(call.attempts) > 1:

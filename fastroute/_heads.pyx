@@ -4,7 +4,6 @@
 Bytes go in, bytes come out; nothing here knows a call or a server. `_heads.pyi` is its face.
 """
 
-from fastroute.domain import Usage
 from fastroute.errors import FastrouteError
 from fastroute.money import usd_from_picodollars
 
@@ -14,7 +13,8 @@ from cpython.unicode cimport PyUnicode_AsUTF8String
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcmp
 
-from fastroute._fields cimport at, lay, must_be
+from fastroute._domain cimport USAGE, input_total, of_usage
+from fastroute._fields cimport at, must_be
 
 # Read once, so twice is a contradiction: parsers disagree on which of the two counts.
 SINGLE = frozenset({
@@ -31,10 +31,6 @@ cdef frozenset WANTED = SINGLE | PASSED | {
 }
 
 cdef tuple KEYED = (b"x-api-key", b"x-goog-api-key")
-
-cdef object USAGE = Usage
-cdef Py_ssize_t of_usage[4]
-lay(of_usage, Usage, ("input", "cache_read", "cache_write", "output"))
 
 cdef bint HOST[256]
 for _code in range(256):
@@ -236,13 +232,10 @@ cpdef list accounts(double elapsed_s, cost_picodollars, usage):
     cdef list headers = [(b"x-router-latency-ms", number(<int64_t>(elapsed_s * 1000)))]
     if cost_picodollars is not None:
         headers.append((b"x-router-cost-usd", dollars(cost_picodollars)))
-    cdef int64_t tokens
     if usage is not None:
         must_be(usage, USAGE)
-        tokens = at(usage, of_usage[0])
-        tokens += <int64_t>at(usage, of_usage[1]) + <int64_t>at(usage, of_usage[2])
-        headers.append((b"x-router-tokens-input", number(tokens)))
-        headers.append((b"x-router-tokens-output", number(at(usage, of_usage[3]))))
+        headers.append((b"x-router-tokens-input", number(input_total(usage))))
+        headers.append((b"x-router-tokens-output", number(at(usage, of_usage.output))))
     return headers
 
 

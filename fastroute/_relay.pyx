@@ -20,7 +20,8 @@ from fastroute.upstreams.faults import UpstreamFault
 from libc.stdint cimport int64_t
 
 from fastroute._call cimport Call
-from fastroute._fields cimport at, lay, must_be
+from fastroute._domain cimport USAGE, input_total, of_usage
+from fastroute._fields cimport at, must_be
 from fastroute._now cimport moment, now_ms
 from fastroute._scan cimport Scan, Words, plain_tokens
 from fastroute._settle cimport bound, exact
@@ -47,9 +48,7 @@ cdef enum:
     STANDINGS_MAX = 4096
 cdef object TOKENS_MAX = 1_000_000_000
 cdef Words telling = TELLING
-cdef object USAGE = Usage, BEGINS = RemoteCore.begin
-cdef Py_ssize_t of_usage[4]
-lay(of_usage, Usage, ("input", "output", "cache_read", "cache_write"))
+cdef object BEGINS = RemoteCore.begin
 # What a budget of retries holds while nothing was retried.
 cdef double FULL = RETRY_START
 
@@ -327,12 +326,9 @@ cdef class Try:
         cdef Call call = self.call
         entry = self.entry
         # Nearly always within what was reserved, and then it can cost no more than that either.
-        cdef long long taken
         output = call.output_cap or self.standing.max_output or OUTPUT_UNKNOWN
         must_be(usage, USAGE)
-        taken = at(usage, of_usage[0])
-        taken += <long long>at(usage, of_usage[2]) + <long long>at(usage, of_usage[3])
-        if at(usage, of_usage[1]) > output or taken > call.input_bound:
+        if at(usage, of_usage.output) > output or input_total(usage) > call.input_bound:
             return judged(call, entry, self.reservation, usage, self.relay.metrics)
         return exact(self.standing.price, usage)
 

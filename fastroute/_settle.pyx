@@ -5,13 +5,14 @@ The arithmetic is `_core`'s; here a price without tiers is made ready for it onc
 """
 
 from fastroute._core import ceil_microdollars
-from fastroute.domain import TOKENS_MAX, Settlement, Usage
+from fastroute.domain import TOKENS_MAX, Settlement
 from fastroute.routing import prices
 
 from libc.stdint cimport int64_t
 
 from fastroute cimport _core
-from fastroute._fields cimport at, lay
+from fastroute._domain cimport USAGE, of_usage
+from fastroute._fields cimport at, must_be
 
 OUTPUT_UNKNOWN = 128_000
 
@@ -19,9 +20,6 @@ cdef int64_t UNKNOWN_OUTPUT = OUTPUT_UNKNOWN, MOST = TOKENS_MAX
 cdef dict flats = {}
 cdef enum:
     FLATS_MAX = 4096
-
-cdef Py_ssize_t of_usage[4]
-lay(of_usage, Usage, ("input", "output", "cache_read", "cache_write"))
 
 
 cdef class Flat:
@@ -85,16 +83,14 @@ cpdef object priced(str basis, price, usage):
     cdef Flat flat
     cdef _core.Cost cost
     cdef int64_t tokens[4]
-    cdef int place
     if price is None:
         return Settlement(basis, None, None, usage)
     flat = flat_of(price)
     if flat.tiered:
         picodollars = prices.price(usage, price)
         return Settlement(basis, picodollars, ceil_microdollars(picodollars), usage)
-    if type(usage) is not Usage:
-        raise TypeError(f"usage is a Usage, not a {type(usage).__name__}")
-    for place in range(4):
-        tokens[place] = at(usage, of_usage[place])
+    must_be(usage, USAGE)
+    tokens[0], tokens[1] = at(usage, of_usage.input), at(usage, of_usage.output)
+    tokens[2], tokens[3] = at(usage, of_usage.cache_read), at(usage, of_usage.cache_write)
     _core.charge(&cost, tokens, flat.rates)
     return Settlement(basis, cost.picodollars, cost.microdollars, usage)

@@ -5,14 +5,14 @@ Nothing here awaits or enters the kernel. What is rare (waiting for rights, rene
 in `accounts`; `_accounts.pyi` states the contracts.
 """
 
-from fastroute.domain import Settlement, Usage
 from fastroute.ledger import records
 from fastroute.ledger.journal import JournalFull
 
 from libc.stdint cimport int64_t
 
 from fastroute._core cimport PATH_MAX
-from fastroute._fields cimport at, lay, must_be
+from fastroute._domain cimport SETTLEMENT, of_settlement, of_usage, usage_of
+from fastroute._fields cimport at, must_be
 from fastroute._now cimport now_ms
 from fastroute.ledger._journal cimport Appender
 from fastroute.ledger._leases cimport Hold, HolderCore
@@ -26,17 +26,6 @@ cdef double SYNC_S = SYNC_MS / 1000
 cdef Py_ssize_t LATEST = LATE_MAX
 cdef dict NO_DETAILS = {}
 
-
-cdef enum:
-    S_BASIS, S_PICODOLLARS, S_MICRODOLLARS, S_USAGE, S_FIELDS
-cdef enum:
-    U_INPUT, U_OUTPUT, U_CACHE_READ, U_CACHE_WRITE, U_REASONING, U_FIELDS
-
-cdef Py_ssize_t SETTLEMENT[S_FIELDS]
-cdef Py_ssize_t USAGE[U_FIELDS]
-lay(SETTLEMENT, Settlement, ("basis", "picodollars", "microdollars", "usage"))
-lay(USAGE, Usage, ("input", "output", "cache_read", "cache_write", "reasoning"))
-cdef object the_settlement = Settlement, the_usage = Usage
 
 
 cdef class TillCore:
@@ -120,15 +109,14 @@ cdef class AccountCore:
             holder.void(hold)
             return
         till.underway -= 1
-        must_be(settlement, the_settlement)
-        basis = at(settlement, SETTLEMENT[S_BASIS])
-        microdollars = at(settlement, SETTLEMENT[S_MICRODOLLARS])
-        picodollars = at(settlement, SETTLEMENT[S_PICODOLLARS])
-        usage = at(settlement, SETTLEMENT[S_USAGE])
-        must_be(usage, the_usage)
-        sent, answered = at(usage, USAGE[U_INPUT]), at(usage, USAGE[U_OUTPUT])
-        cached, kept = at(usage, USAGE[U_CACHE_READ]), at(usage, USAGE[U_CACHE_WRITE])
-        thought = at(usage, USAGE[U_REASONING])
+        must_be(settlement, SETTLEMENT)
+        basis = at(settlement, of_settlement.basis)
+        microdollars = at(settlement, of_settlement.microdollars)
+        picodollars = at(settlement, of_settlement.picodollars)
+        usage = usage_of(settlement)
+        sent, answered = at(usage, of_usage.input), at(usage, of_usage.output)
+        cached, kept = at(usage, of_usage.cache_read), at(usage, of_usage.cache_write)
+        thought = at(usage, of_usage.reasoning)
         if basis == "void":
             paid = holder.settle(hold, 0, 0, 0)
         else:

@@ -10,14 +10,14 @@ from asyncio import CancelledError, get_running_loop
 from fastroute._heads import HeadError
 from fastroute.callers import mistral
 from fastroute.call import CallerGone, Failed
-from fastroute.domain import Attempt, Entry, ModelRef, Settlement
 from fastroute.receipts.seal import receipt_id
 
 from libc.time cimport time as wall_s
 
 from fastroute cimport _heads
 from fastroute._call cimport Call, Surface
-from fastroute._fields cimport at, lay, must_be
+from fastroute._domain cimport ENTRY, REF, of_entry, of_ref, settlement_of, usage_of
+from fastroute._fields cimport at, must_be
 from fastroute._gateway cimport Core
 from fastroute._now cimport moment, task_of
 from fastroute._sweep cimport Sweep
@@ -33,15 +33,6 @@ cdef dict SAID = {}
 cdef str last_model = None, last_reason = None
 cdef bint last_fallback = False
 cdef tuple last_said = ()
-cdef object TRIED = Attempt, SETTLED = Settlement, ENTRY = Entry, REF = ModelRef
-cdef Py_ssize_t of_attempt[1]
-cdef Py_ssize_t of_settlement[1]
-cdef Py_ssize_t of_entry[2]
-cdef Py_ssize_t of_ref[1]
-lay(of_attempt, Attempt, ("settlement",))
-lay(of_settlement, Settlement, ("usage",))
-lay(of_entry, Entry, ("ref", "id"))
-lay(of_ref, ModelRef, ("model",))
 cdef enum:
     SAID_MAX = 1024
 
@@ -186,14 +177,14 @@ cpdef list head(Call call, entry):
         headers += call.permit.headers()
     if entry is not None:
         must_be(entry, ENTRY)
-        ref = at(entry, of_entry[0])
+        ref = at(entry, of_entry.ref)
         must_be(ref, REF)
-        name = at(entry, of_entry[1])
+        name = at(entry, of_entry.id)
         first = call.entries[0]
         if entry is first:
-            headers += said(at(ref, of_ref[0]), call.reason, False)
+            headers += said(at(ref, of_ref.model), call.reason, False)
         else:
-            headers += said(at(ref, of_ref[0]), "fallback", True)
+            headers += said(at(ref, of_ref.model), "fallback", True)
             headers.append((b"x-router-original-model", ascii(first.ref.model)))
         # Asked for by another name than its own or its provider's: a tier's, an alias's, a policy's.
         if call.model != name and call.model and call.model != str(ref):
@@ -204,12 +195,7 @@ cpdef list head(Call call, entry):
 
 cpdef list accounts(Call call):
     final = call.final_attempt()
-    usage = None
-    if final is not None:
-        must_be(final, TRIED)
-        settlement = at(final, of_attempt[0])
-        must_be(settlement, SETTLED)
-        usage = at(settlement, of_settlement[0])
+    usage = None if final is None else usage_of(settlement_of(final))
     return _heads.accounts(moment(call.loop) - call.started, call.cost(), usage)
 
 

@@ -19,6 +19,7 @@ PACKAGE = ROOT / "fastroute"
 
 GROUND = {
     "_core",
+    "_domain",
     "_now",
     "_heads",
     "_lines",

@@ -95,8 +95,7 @@ cdef struct State:
     Histogram latency, first, late
 
 
-# `noexcept nogil` is true from here on: C memory and sockets, no object, and no divisor that may be 0.
-cdef int bucket(uint64_t value) noexcept nogil:
+cdef int bucket(uint64_t value) noexcept nogil:  # a C number, shifted
     cdef int shift
     if value < 256:
         return <int>value
@@ -104,7 +103,7 @@ cdef int bucket(uint64_t value) noexcept nogil:
     return (shift << 7) + <int>(value >> shift)
 
 
-cdef void record(Histogram* h, int64_t value) noexcept nogil:
+cdef void record(Histogram* h, int64_t value) noexcept nogil:  # C numbers alone
     if value < 0:
         value = 0
     h.counts[bucket(<uint64_t>value)] += 1
@@ -112,7 +111,7 @@ cdef void record(Histogram* h, int64_t value) noexcept nogil:
         h.most = value
 
 
-cdef void dial(State* s, int index) noexcept nogil:
+cdef void dial(State* s, int index) noexcept nogil:  # C memory and a socket, whose failure is counted
     cdef Line* c = &s.lines[index]
     c.phase = CONNECTING
     c.filled = 0
@@ -126,7 +125,7 @@ cdef void dial(State* s, int index) noexcept nogil:
     net_watch(s.poller, c.fd, <unsigned int>index, 1, 0)
 
 
-cdef void write_on(State* s, int index) noexcept nogil:
+cdef void write_on(State* s, int index) noexcept nogil:  # C memory and a socket; the divisor was seen not to be 0
     """What is left of the request, with its own value in the slot."""
     cdef Line* c = &s.lines[index]
     cdef ssize_t sent
@@ -145,7 +144,7 @@ cdef void write_on(State* s, int index) noexcept nogil:
         net_watch(s.poller, c.fd, <unsigned int>index, c.writing, 1)
 
 
-cdef void ask(State* s, int index, int64_t due) noexcept nogil:
+cdef void ask(State* s, int index, int64_t due) noexcept nogil:  # C memory alone
     cdef Line* c = &s.lines[index]
     c.due = due
     c.busy = True
@@ -163,11 +162,11 @@ cdef void ask(State* s, int index, int64_t due) noexcept nogil:
         write_on(s, index)
 
 
-cdef int64_t due_of(State* s) noexcept nogil:
+cdef int64_t due_of(State* s) noexcept nogil:  # C numbers, multiplied
     return s.began + <int64_t>(s.gap * <double>s.issued)
 
 
-cdef void offer(State* s, int64_t now) noexcept nogil:
+cdef void offer(State* s, int64_t now) noexcept nogil:  # C numbers, and what it calls
     """Begin what is due (or, in a closed loop, whatever can be) on lines that are free."""
     cdef int64_t due
     while s.free_count:
@@ -178,7 +177,7 @@ cdef void offer(State* s, int64_t now) noexcept nogil:
         ask(s, s.free_lines[s.free_count], due)
 
 
-cdef void over(State* s, int index, int64_t now, bint lost) noexcept nogil:
+cdef void over(State* s, int index, int64_t now, bint lost) noexcept nogil:  # C memory and a socket
     """The answer is whole, or will never be."""
     cdef Line* c = &s.lines[index]
     cdef bint counted, busy = c.busy
@@ -212,7 +211,7 @@ cdef void over(State* s, int index, int64_t now, bint lost) noexcept nogil:
         s.free_count += 1
 
 
-cdef bint keep(Line* c, const char* data, size_t length, size_t most) noexcept nogil:
+cdef bint keep(Line* c, const char* data, size_t length, size_t most) noexcept nogil:  # C memory alone
     if c.filled + length > most:
         return False
     while c.filled + length > c.room:
@@ -223,7 +222,7 @@ cdef bint keep(Line* c, const char* data, size_t length, size_t most) noexcept n
     return True
 
 
-cdef void event(State* s, Line* c, const char* data, size_t length, int64_t now) noexcept nogil:
+cdef void event(State* s, Line* c, const char* data, size_t length, int64_t now) noexcept nogil:  # C memory alone
     """One event of a stream, with its empty line."""
     cdef const char* stamp
     cdef bint counted = s.from_ <= now < s.until
@@ -245,7 +244,7 @@ cdef void event(State* s, Line* c, const char* data, size_t length, int64_t now)
         c.whole = memmem(data, length, "data: [DONE]", 12) != NULL
 
 
-cdef bint body(State* s, Line* c, const char* data, size_t length, int64_t now) noexcept nogil:
+cdef bint body(State* s, Line* c, const char* data, size_t length, int64_t now) noexcept nogil:  # C memory alone
     """Bytes of the body, its framing removed."""
     cdef const char* end
     cdef const char* at = data
@@ -275,7 +274,7 @@ cdef bint body(State* s, Line* c, const char* data, size_t length, int64_t now) 
     return True
 
 
-cdef int head(State* s, Line* c) noexcept nogil:
+cdef int head(State* s, Line* c) noexcept nogil:  # C memory, searched
     """Read the head that is in `have`; how its body ends, or -1 when it is none."""
     cdef const char* value
     cdef int status
@@ -304,7 +303,7 @@ cdef int head(State* s, Line* c) noexcept nogil:
     return CLOSING
 
 
-cdef int take(State* s, int index, const char* data, size_t length, int64_t now) noexcept nogil:
+cdef int take(State* s, int index, const char* data, size_t length, int64_t now) noexcept nogil:  # nonsense is -1
     """Bytes of an answer; 1 when it is whole, 0 when more must come, -1 when it is nonsense."""
     cdef Line* c = &s.lines[index]
     cdef const char* stop = data + length
@@ -385,7 +384,7 @@ cdef int take(State* s, int index, const char* data, size_t length, int64_t now)
     return 0
 
 
-cdef void read_on(State* s, int index) noexcept nogil:
+cdef void read_on(State* s, int index) noexcept nogil:  # C memory and a socket, whose failure is counted
     cdef Line* c = &s.lines[index]
     cdef ssize_t got
     cdef int64_t now
@@ -402,7 +401,7 @@ cdef void read_on(State* s, int index) noexcept nogil:
         over(s, index, now, told < 0)
 
 
-cdef void connected(State* s, int index) noexcept nogil:
+cdef void connected(State* s, int index) noexcept nogil:  # C memory, and what it calls
     cdef Line* c = &s.lines[index]
     if c.busy:
         c.phase = HEAD
@@ -413,7 +412,7 @@ cdef void connected(State* s, int index) noexcept nogil:
         net_watch(s.poller, c.fd, <unsigned int>index, 0, 1)
 
 
-cdef void turn(State* s, int64_t wake) noexcept nogil:
+cdef void turn(State* s, int64_t wake) noexcept nogil:  # C memory and the poller
     cdef unsigned int tags[256]
     cdef unsigned char how[256]
     cdef int found, i, index
@@ -443,7 +442,7 @@ cdef void turn(State* s, int64_t wake) noexcept nogil:
             read_on(s, index)
 
 
-cdef void connect_all(State* s) noexcept nogil:
+cdef void connect_all(State* s) noexcept nogil:  # C numbers, divided by 128
     """Every line is open before the clock starts."""
     cdef int i, waiting = 1
     cdef int64_t limit = net_now() + <int64_t>5 * 1000000000
@@ -461,7 +460,7 @@ cdef void connect_all(State* s) noexcept nogil:
         s.refused += waiting
 
 
-cdef void drive(State* s, int* pids, int count, int64_t* before, int64_t* after) noexcept nogil:
+cdef void drive(State* s, int* pids, int count, int64_t* before, int64_t* after) noexcept nogil:  # C numbers alone
     cdef int64_t now, wake, due
     cdef int i
     while True:

@@ -151,19 +151,18 @@ cdef extern from *:
         return 0;
     }
     """
-    # `noexcept` is true of all: C that knows no Python, and tells a failure by what it returns.
-    int64_t net_now() noexcept nogil
-    int64_t net_cpu(int pid) noexcept nogil
-    int net_poller() noexcept nogil
-    int net_watch(int poller, int fd, unsigned int tag, int writing, int known) noexcept nogil
-    int net_wait(int poller, unsigned int* tags, unsigned char* how, int most, int timeout_ms) noexcept nogil
-    int net_timer() noexcept nogil
-    int net_timer_at(int timer, int64_t at) noexcept nogil
-    void net_timer_heard(int timer) noexcept nogil
-    int net_accept(int listener) noexcept nogil
-    int net_connect(const char* host, int port) noexcept nogil
-    ssize_t net_send(int fd, const char* data, size_t length) noexcept nogil
-    ssize_t net_recv(int fd, char* data, size_t room) noexcept nogil
-    void net_close(int fd) noexcept nogil
-    int net_again() noexcept nogil
-    const char* net_header(const char* head, size_t length, const char* name) noexcept nogil
+    int64_t net_now() noexcept nogil  # a clock
+    int64_t net_cpu(int pid) noexcept nogil  # a clock; -1 where there is none
+    int net_poller() noexcept nogil  # a descriptor, or -1
+    int net_watch(int poller, int fd, unsigned int tag, int writing, int known) noexcept nogil  # 0, or -1
+    int net_wait(int poller, unsigned int* tags, unsigned char* how, int most, int timeout_ms) noexcept nogil  # -1
+    int net_timer() noexcept nogil  # a descriptor, or -1
+    int net_timer_at(int timer, int64_t at) noexcept nogil  # 0, or -1
+    void net_timer_heard(int timer) noexcept nogil  # reads what is then over
+    int net_accept(int listener) noexcept nogil  # a descriptor, or -1
+    int net_connect(const char* host, int port) noexcept nogil  # a descriptor, or -1
+    ssize_t net_send(int fd, const char* data, size_t length) noexcept nogil  # how many, or -1
+    ssize_t net_recv(int fd, char* data, size_t room) noexcept nogil  # how many, or -1
+    void net_close(int fd) noexcept nogil  # the kernel takes it back
+    int net_again() noexcept nogil  # errno, compared
+    const char* net_header(const char* head, size_t length, const char* name) noexcept nogil  # a place, or NULL

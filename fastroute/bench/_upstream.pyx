@@ -62,8 +62,7 @@ cdef struct State:
     Said json, models, stream_head, before, after, end
 
 
-# `noexcept nogil` is true from here on: C memory and sockets, no object, and every divisor a constant.
-cdef void push(State* s, int64_t at, int fd, unsigned int life) noexcept nogil:
+cdef void push(State* s, int64_t at, int fd, unsigned int life) noexcept nogil:  # C memory; the divisor is 2
     cdef size_t here, parent
     cdef Due swap
     if s.waiting == s.heap_room:
@@ -82,7 +81,7 @@ cdef void push(State* s, int64_t at, int fd, unsigned int life) noexcept nogil:
         here = parent
 
 
-cdef Due pop(State* s) noexcept nogil:
+cdef Due pop(State* s) noexcept nogil:  # C memory alone
     cdef Due first = s.heap[0], swap
     cdef size_t here = 0, child
     s.waiting -= 1
@@ -101,7 +100,7 @@ cdef Due pop(State* s) noexcept nogil:
         here = child
 
 
-cdef void leave(State* s, int fd) noexcept nogil:
+cdef void leave(State* s, int fd) noexcept nogil:  # C memory and a socket
     cdef Caller* c = &s.callers[fd]
     c.open = False
     c.life += 1
@@ -111,7 +110,7 @@ cdef void leave(State* s, int fd) noexcept nogil:
     net_close(fd)
 
 
-cdef bint flush(State* s, int fd) noexcept nogil:
+cdef bint flush(State* s, int fd) noexcept nogil:  # C memory and a socket, whose failure is False
     """Write what is left; whether the caller is still there."""
     cdef Caller* c = &s.callers[fd]
     cdef ssize_t sent
@@ -134,19 +133,19 @@ cdef bint flush(State* s, int fd) noexcept nogil:
     return True
 
 
-cdef void say(Caller* c, const char* data, size_t length) noexcept nogil:
+cdef void say(Caller* c, const char* data, size_t length) noexcept nogil:  # two C values are kept
     c.out = data
     c.left = length
 
 
-cdef size_t framed(State* s, char* piece, const char* data, size_t length) noexcept nogil:
+cdef size_t framed(State* s, char* piece, const char* data, size_t length) noexcept nogil:  # C memory alone
     cdef int head = snprintf(piece, 16, "%zx\r\n", length)
     memcpy(piece + head, data, length)
     memcpy(piece + head + length, "\r\n", 2)
     return head + length + 2
 
 
-cdef void tick(State* s, int fd, unsigned int life, int64_t now) noexcept nogil:
+cdef void tick(State* s, int fd, unsigned int life, int64_t now) noexcept nogil:  # C memory, and what it calls
     """The next event of a paced stream; after the last one its end."""
     cdef Caller* c = &s.callers[fd]
     cdef char event[512]
@@ -171,6 +170,7 @@ cdef void tick(State* s, int fd, unsigned int life, int64_t now) noexcept nogil:
     flush(s, fd)
 
 
+# C memory, searched.
 cdef void answer(State* s, int fd, const char* head, size_t head_length, const char* body, size_t length) noexcept nogil:
     cdef Caller* c = &s.callers[fd]
     cdef const char* mark
@@ -192,7 +192,7 @@ cdef void answer(State* s, int fd, const char* head, size_t head_length, const c
             push(s, net_now() + wait, fd, c.life)
 
 
-cdef void serve_caller(State* s, int fd) noexcept nogil:
+cdef void serve_caller(State* s, int fd) noexcept nogil:  # C memory, searched
     """Answer what is whole, one after the other."""
     cdef Caller* c = &s.callers[fd]
     cdef const char* end
@@ -222,7 +222,7 @@ cdef void serve_caller(State* s, int fd) noexcept nogil:
             return
 
 
-cdef void hear(State* s, int fd) noexcept nogil:
+cdef void hear(State* s, int fd) noexcept nogil:  # C memory and a socket, whose failure ends the caller
     cdef Caller* c = &s.callers[fd]
     cdef ssize_t got
     cdef size_t asked
@@ -246,7 +246,7 @@ cdef void hear(State* s, int fd) noexcept nogil:
     serve_caller(s, fd)
 
 
-cdef void welcome(State* s, int listener) noexcept nogil:
+cdef void welcome(State* s, int listener) noexcept nogil:  # C memory and sockets
     cdef int fd
     cdef Caller* c
     while True:
@@ -269,7 +269,7 @@ cdef void welcome(State* s, int listener) noexcept nogil:
         net_watch(s.poller, fd, <unsigned int>fd, 0, 0)
 
 
-cdef void turn(State* s, int listener) noexcept nogil:
+cdef void turn(State* s, int listener) noexcept nogil:  # C memory and the poller
     cdef unsigned int tags[256]
     cdef unsigned char how[256]
     cdef int found, i, fd

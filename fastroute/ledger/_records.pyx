@@ -118,7 +118,7 @@ cdef int numbers(Out *out, tuple values) except -1:
     return 0
 
 
-cdef void amounts(Out *out, int count, const int64_t *values) noexcept:
+cdef void amounts(Out *out, int count, const int64_t *values) noexcept:  # as `whole`, of as many as a path has
     cdef int place
     if fits(out, NUMBER):
         put(out, 0x90 | count)

@@ -1,5 +1,4 @@
 # What lies in the memory, and the arithmetic on one bucket. Included by `_table.pyx`.
-# `noexcept` is true of all of it: C numbers and atomics, no object, and every divisor a constant.
 
 cdef extern from *:
     """
@@ -94,25 +93,25 @@ cdef struct Place:
     bint metered
 
 
-cdef inline uint64_t mix(uint64_t key) noexcept:
+cdef inline uint64_t mix(uint64_t key) noexcept:  # C numbers alone
     key = (key ^ (key >> 30)) * <uint64_t>0xBF58476D1CE4E5B9
     key = (key ^ (key >> 27)) * <uint64_t>0x94D049BB133111EB
     return key ^ (key >> 31)
 
 
-cdef inline uint64_t tag_of(uint64_t key) noexcept:
+cdef inline uint64_t tag_of(uint64_t key) noexcept:  # C numbers, divided by 63
     return 1 + (mix(key) >> 40) % 63  # never that of an untouched word
 
 
-cdef inline uint32_t mark_of(uint64_t key) noexcept:
+cdef inline uint32_t mark_of(uint64_t key) noexcept:  # C numbers, divided by 0xFFFF
     return <uint32_t>(1 + (mix(key) >> 46) % 0xFFFF)
 
 
-cdef inline uint64_t stamp(uint64_t tag, uint64_t tick) noexcept:
+cdef inline uint64_t stamp(uint64_t tag, uint64_t tick) noexcept:  # C numbers alone
     return tag << 24 | (tick >> 6 & EPOCH)
 
 
-cdef inline void look_through(const uint64_t *ring, Account *account, int kind) noexcept:
+cdef inline void look_through(const uint64_t *ring, Account *account, int kind) noexcept:  # atomics; RING divides
     """Adds up what counts at the account's tick."""
     cdef uint64_t word, here, used = 0, tick = account.tick, epoch = tick >> 6 & EPOCH
     cdef uint64_t now = stamp(account.tag, tick), place = tick % RING, j
@@ -138,7 +137,7 @@ cdef inline void look_through(const uint64_t *ring, Account *account, int kind) 
         account.used[kind] += used
 
 
-cdef void look_far(const uint64_t *ring, Account *account, int kind) noexcept:
+cdef void look_far(const uint64_t *ring, Account *account, int kind) noexcept:  # atomics and C numbers alone
     """The same by each bucket's age: where another has seen a later time, has had the slot, or stamps begin anew."""
     cdef uint64_t word, since, used = 0, least = FUTURE, now = account.tick + FUTURE
     cdef uint64_t j, tag = account.tag
@@ -156,12 +155,12 @@ cdef void look_far(const uint64_t *ring, Account *account, int kind) noexcept:
         account.newest = now - least
 
 
-cdef inline uint64_t in_column(const Body *body, uint32_t mark, Py_ssize_t column) noexcept:
+cdef inline uint64_t in_column(const Body *body, uint32_t mark, Py_ssize_t column) noexcept:  # one atomic read
     cdef uint32_t word = fr_get32(&body.columns[column])
     return word & 0xFFFF if word >> 16 == mark else 0
 
 
-cdef bint change(uint64_t *word, uint64_t stamped, int64_t by) noexcept:
+cdef bint change(uint64_t *word, uint64_t stamped, int64_t by) noexcept:  # atomics and C numbers alone
     """Add to a bucket that is still what it was; below nothing and beyond its width there is no more."""
     cdef uint64_t old
     cdef int64_t count
@@ -178,7 +177,7 @@ cdef bint change(uint64_t *word, uint64_t stamped, int64_t by) noexcept:
             return True
 
 
-cdef inline int unfit(Account *account, int64_t tokens, int64_t request) noexcept:
+cdef inline int unfit(Account *account, int64_t tokens, int64_t request) noexcept:  # C numbers, compared
     """Which limit has no room: before the request is added (1), or after (0)."""
     cdef int64_t *limits = account.limits
     if limits[REQUESTS] >= 0 and <int64_t>account.used[REQUESTS] + request > limits[REQUESTS]:

@@ -103,7 +103,6 @@ cdef class Pass:
 
 cdef class Table:
     """The table as one worker sees it."""
-    # What is `noexcept` here is so as in `_buckets.pxi`: C numbers and atomics, no object, and no divisor that may be 0.
 
     cdef Py_buffer buffer
     cdef uint64_t *words
@@ -247,7 +246,7 @@ cdef class Table:
             account.limits[kind] = -1
             account.put[kind] = False
 
-    cdef void find(self, Account *account) noexcept:
+    cdef void find(self, Account *account) noexcept:  # atomics within SET entries
         """Where the identity is; two workers that met it at the same moment may have given it two entries, and both count."""
         cdef Py_ssize_t at
         cdef uint64_t word
@@ -261,7 +260,7 @@ cdef class Table:
                     break
                 word = fr_get(self.entries + at)
 
-    cdef bint seat(self, Account *account, Account *asked, int count) noexcept:
+    cdef bint seat(self, Account *account, Account *asked, int count) noexcept:  # what it calls; atomics
         """Find the identity, or give it an entry."""
         self.find(account)
         if not account.held:
@@ -274,7 +273,7 @@ cdef class Table:
             fr_set(self.last + account.holders[0], account.tick)
         return True
 
-    cdef void claim(self, Account *account, Account *asked, int count) noexcept:
+    cdef void claim(self, Account *account, Account *asked, int count) noexcept:  # atomics within SET entries
         """Take an empty entry, or one unused for two windows, or else the one unused for longest."""
         cdef Py_ssize_t at, victim = -1
         cdef uint64_t word, used, least = 0
@@ -315,11 +314,11 @@ cdef class Table:
         if fr_swap(self.entries + victim, word, account.key << 2):
             fr_add(self.words + 4, 1)
 
-    cdef bint is_idle(self, Py_ssize_t slot, uint64_t word, uint64_t tick) noexcept:
+    cdef bint is_idle(self, Py_ssize_t slot, uint64_t word, uint64_t tick) noexcept:  # an atomic read
         cdef uint64_t used = fr_get(self.last + slot)
         return used + 2 * TICKS <= tick and not self.is_entered(slot, word)
 
-    cdef bint is_entered(self, Py_ssize_t slot, uint64_t word) noexcept:
+    cdef bint is_entered(self, Py_ssize_t slot, uint64_t word) noexcept:  # atomic reads
         cdef Py_ssize_t column
         cdef uint32_t mark = mark_of(word >> 2)
         for column in range(COLUMNS):
@@ -327,7 +326,7 @@ cdef class Table:
                 return True
         return False
 
-    cdef void count(self, Account *account) noexcept:
+    cdef void count(self, Account *account) noexcept:  # atomic reads and C numbers
         """What the identity used, at its tick, by all of its limits."""
         cdef int kind
         cdef Py_ssize_t i, column
@@ -343,7 +342,7 @@ cdef class Table:
                 for column in range(workers):
                     account.used[AT_ONCE] += in_column(&self.bodies[account.holders[i]], account.mark, column)
 
-    cdef bint put(self, Account *account, int64_t tokens) noexcept:
+    cdef bint put(self, Account *account, int64_t tokens) noexcept:  # C numbers, and what it calls
         account.slot = account.holders[0]
         if account.limits[AT_ONCE] >= 0:
             account.put[AT_ONCE] = self.step_in(account.slot, account.mark)
@@ -358,7 +357,7 @@ cdef class Table:
             return account.put[TOKENS]
         return True
 
-    cdef bint add(self, Account *account, int kind, uint64_t by) noexcept:
+    cdef bint add(self, Account *account, int kind, uint64_t by) noexcept:  # atomics and C numbers, divided by RING
         cdef uint64_t *word = &self.bodies[account.slot].rings[kind][account.tick % RING]
         cdef uint64_t old, count, now = stamp(account.tag, account.tick)
         while True:
@@ -377,7 +376,7 @@ cdef class Table:
             if fr_swap(word, old, now << 34 | count):
                 return True
 
-    cdef bint stands(self, Account *account, int64_t tokens) noexcept:
+    cdef bint stands(self, Account *account, int64_t tokens) noexcept:  # C numbers, and what it calls
         """Whether what was added may stay, now that everybody who comes later sees it."""
         cdef Py_ssize_t i
         self.find(account)
@@ -390,7 +389,7 @@ cdef class Table:
         # Time that moved on may have written over buckets of this window; then it is counted anew from there.
         return account.newest == account.tick and unfit(account, tokens, 0) < 0
 
-    cdef void take_back(self, Account *account, int64_t tokens) noexcept:
+    cdef void take_back(self, Account *account, int64_t tokens) noexcept:  # C numbers, divided by RING
         cdef Body *body = &self.bodies[account.slot]
         cdef uint64_t stamped = stamp(account.tag, account.tick)
         if account.put[AT_ONCE]:
@@ -401,7 +400,7 @@ cdef class Table:
             change(&body.rings[TOKENS][account.tick % RING], stamped, -tokens)
         account.put = [False, False, False]
 
-    cdef void pause(self, int tries) noexcept:
+    cdef void pause(self, int tries) noexcept:  # C numbers; the divisor is 16 or more
         """Some moments of its own: two who met once in the same instant would otherwise meet there forever, in step."""
         cdef uint64_t moments
         self.chance = mix(self.chance + 1)
@@ -410,7 +409,7 @@ cdef class Table:
             fr_fence()
             moments -= 1
 
-    cdef bint step_in(self, Py_ssize_t slot, uint32_t mark) noexcept:
+    cdef bint step_in(self, Py_ssize_t slot, uint32_t mark) noexcept:  # atomics of 32 bits
         cdef uint32_t old, count
         cdef uint32_t *word = &self.bodies[slot].columns[self.worker]
         while True:
@@ -421,7 +420,7 @@ cdef class Table:
             if fr_swap32(word, old, mark << 16 | (count + 1)):
                 return True
 
-    cdef void step_out(self, Py_ssize_t slot, uint32_t mark) noexcept:
+    cdef void step_out(self, Py_ssize_t slot, uint32_t mark) noexcept:  # as above
         cdef uint32_t old
         cdef uint32_t *word = &self.bodies[slot].columns[self.worker]
         while True:
@@ -460,7 +459,7 @@ cdef class Table:
             reset_ms = self.until(self.enough(account, kind, by - left), now_ms)
         return account.level, KINDS[kind], limit, left if left > 0 else 0, reset_ms
 
-    cdef uint64_t enough(self, Account *account, int kind, int64_t wanted) noexcept:
+    cdef uint64_t enough(self, Account *account, int kind, int64_t wanted) noexcept:  # atomic reads; RING divides
         """The tick with which so much has left the window, one tick after the other."""
         cdef uint64_t word, tick
         cdef Py_ssize_t i
@@ -473,7 +472,7 @@ cdef class Table:
                 return tick - FUTURE
         return account.tick
 
-    cdef int64_t until(self, uint64_t tick, uint64_t now_ms) noexcept:
+    cdef int64_t until(self, uint64_t tick, uint64_t now_ms) noexcept:  # C numbers, divided by TICKS
         """Milliseconds until this tick has left the window."""
         cdef uint64_t at = ((tick + TICKS + 1) * self.window + TICKS - 1) // TICKS
         return <int64_t>(at - now_ms) if at > now_ms else 0

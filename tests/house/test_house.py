@@ -185,6 +185,20 @@ def test_no_file_outgrows_a_room(path):
     assert len(path.read_text().splitlines()) <= LONGER.get(name, LONGEST)
 
 
+@pytest.mark.parametrize("name", ["bench", "ledger", "limits", "metrics", "receipts"])
+def test_what_may_not_raise_says_why_it_cannot(name):
+    """What a `noexcept` function raised would only be printed: its line, or the one above, says why there is nothing."""
+    silent = []
+    for path in sorted((PACKAGE / name).rglob("*.p[yx][xdi]")):
+        above = ""
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            code, _, reason = line.partition("#")
+            if re.search(r"\bnoexcept\b", code) and not reason.strip() and not above.lstrip().startswith("#"):
+                silent.append(f"{path.relative_to(PACKAGE)}:{number}: {line.strip()}")
+            above = line
+    assert silent == []
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_file_opens_with_its_purpose(path):
     assert ast.get_docstring(ast.parse(path.read_text())), "a file opens with a sentence or two giving its purpose"

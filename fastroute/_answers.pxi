@@ -1,5 +1,4 @@
 # Whole chat answers: whether they may pass as they are, and what they say was used. Included by `_scan.pyx`.
-# `noexcept nogil` as in `_json.pxi`: C memory is read, and what is wrong is noted.
 
 cdef enum:
     HAS_ID = 1, HAS_OBJECT = 2, HAS_CREATED = 4, HAS_MODEL = 8, HAS_CHOICES = 16, HAS_USAGE = 32
@@ -10,7 +9,7 @@ cdef struct Told:
     bint odd
 
 
-cdef inline int64_t tokens_at(bptr start, bptr end) noexcept nogil:
+cdef inline int64_t tokens_at(bptr start, bptr end) noexcept nogil:  # C memory, read
     """A plain count of at most ten digits; -1 for anything else."""
     cdef int64_t total = 0
     if end - start > 10:
@@ -23,7 +22,7 @@ cdef inline int64_t tokens_at(bptr start, bptr end) noexcept nogil:
     return total
 
 
-cdef bptr details(Doc* d, bptr p, Told* out) noexcept nogil:
+cdef bptr details(Doc* d, bptr p, Told* out) noexcept nogil:  # a fault is NULL and a note
     """Past `prompt_tokens_details` or `completion_tokens_details`."""
     cdef Text key
     cdef bint first = True
@@ -48,7 +47,7 @@ cdef bptr details(Doc* d, bptr p, Told* out) noexcept nogil:
             out.reasoning = tokens_at(start, p)
 
 
-cdef bptr used(Doc* d, bptr p, Told* out) noexcept nogil:
+cdef bptr used(Doc* d, bptr p, Told* out) noexcept nogil:  # a fault is NULL and a note
     """Past the `usage` object."""
     cdef Text key
     cdef bint first = True
@@ -76,7 +75,7 @@ cdef bptr used(Doc* d, bptr p, Told* out) noexcept nogil:
             out.total = tokens_at(start, p)
 
 
-cdef bint sums(Told* told) noexcept nogil:
+cdef bint sums(Told* told) noexcept nogil:  # C numbers, compared
     """Whether what is told adds up."""
     if told.prompt < 0 or told.completion < 0 or told.cached < 0 or told.reasoning < 0 or told.written:
         return False

@@ -77,8 +77,8 @@ cdef inline int64_t within(object value, str name, int64_t low, int64_t high, in
     return number
 
 
-@cython.overflowcheck(False)  # four products within their bounds sum to less than 2**63, as is derived above
-cdef inline int64_t cost_of(const int64_t *tokens, const int64_t *rates) noexcept:
+@cython.overflowcheck(False)
+cdef inline int64_t cost_of(const int64_t *tokens, const int64_t *rates) noexcept:  # below 2**63, as is derived above
     return tokens[0] * rates[0] + tokens[1] * rates[1] + tokens[2] * rates[2] + tokens[3] * rates[3]
 
 
@@ -217,8 +217,8 @@ cdef void sort(Key *heap, Py_ssize_t size) noexcept:  # as above
         sift_down(heap, end)
 
 
+# At most 4 * 10**18, two products of a token count and a rate: nothing overflows.
 cdef inline int64_t priced(const Row *row, const Tier *tiers, int64_t input_tokens, int64_t output_tokens) noexcept:
-    """At most 4 * 10**18: two products of a token count and a rate. Nothing overflows, so `noexcept` is true."""
     cdef int64_t input_rate = row.input_rate
     cdef int64_t output_rate = row.output_rate
     cdef int each
@@ -251,9 +251,8 @@ cdef inline uint8_t verdict(const Query *query, const Row *row, Py_ssize_t index
     return VIABLE
 
 
-# The bounds are proven at the door: a weighted sum is below 2**94, a cost below 2**62. Cython's overflow check knows no
-# 128-bit type and would abort. Without it C numbers alone are left, and `noexcept` is true.
-@cython.overflowcheck(False)
+@cython.overflowcheck(False)  # it knows no 128-bit type and would abort
+# C numbers alone, within bounds proven at the door: a weighted sum is below 2**94, a cost below 2**62.
 cdef inline Key rank(const Query *query, const Row *row, Py_ssize_t index, int64_t p50, int64_t cost) noexcept:
     cdef Key key
     cdef uint128_t wide

@@ -60,24 +60,25 @@ cdef enum:
 
 # By length, then by letters: a search by hash would hash every name of every caller.
 cdef tuple NAMES = tuple(sorted(WANTED, key=len))
+assert len(NAMES) <= NAMES_MAX and len(NAMES[-1]) < 64
 cdef int ends[64]  # where those of a length end in NAMES; they begin where those before end
+cdef const char *texts[NAMES_MAX]  # of NAMES, which are never let go
 cdef bint passed_on[NAMES_MAX]
 for _code in range(64):
     ends[_code] = len([name for name in NAMES if len(name) <= _code])
 for _code, _name in enumerate(NAMES):
+    texts[_code] = PyBytes_AS_STRING(_name)
     passed_on[_code] = _name in PASSED
 cdef int host_at = NAMES.index(b"host")
 cdef int transfer_at = NAMES.index(b"transfer-encoding"), content_at = NAMES.index(b"content-encoding")
-assert len(NAMES) <= NAMES_MAX and len(NAMES[-1]) < 64
 
 
-cdef int wanted(bytes name) noexcept:  # NAMES are as many as `ends` says
+cdef int wanted(const char *name, Py_ssize_t size) noexcept:  # C memory, compared
     """Its place in NAMES, or -1."""
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(name)
     cdef int place
     if 0 < size < 64:
         for place in range(ends[size - 1], ends[size]):
-            if memcmp(PyBytes_AS_STRING(name), PyBytes_AS_STRING(NAMES[place]), size) == 0:
+            if memcmp(name, texts[place], size) == 0:
                 return place
     return -1
 
@@ -95,7 +96,7 @@ cdef dict looked(headers, bint *passing):
     cdef bint coded = False
     passing[0] = False
     for name, value in headers:
-        place = wanted(<bytes?>name)
+        place = wanted(PyBytes_AS_STRING(<bytes?>name), PyBytes_GET_SIZE(name))
         if place >= 0:
             name = NAMES[place]
             if name in found:

@@ -3,7 +3,7 @@
 Every reader below takes a pointer and returns the pointer after what it read, or NULL with the fault noted in the
 `Doc`. The byte at `Doc.end` can always be read and is never part of a token: a `bytes` object ends in NUL, a line in CR
 or LF. That is why only skipped white space, wide loads and what is lenient are checked against the end.
-`noexcept nogil` is true of all: they read C memory, and what is wrong, malloc too, is a note in the `Doc`.
+All know C memory alone; what is wrong, malloc too, is a note in the `Doc`.
 """
 
 cdef struct Text:
@@ -48,19 +48,19 @@ cdef uint64_t P61 = (<uint64_t> 1 << 61) - 1
 cdef uint64_t SECRET = int.from_bytes(os.urandom(8), "little") % (P61 - 1) + 1
 
 
-cdef bptr fail(Doc* d, bptr at, Why why) noexcept nogil:
+cdef bptr fail(Doc* d, bptr at, Why why) noexcept nogil:  # a note of the fault is kept
     d.why = why
     d.fault = at
     return NULL
 
 
-cdef inline bptr space(Doc* d, bptr p) noexcept nogil:
+cdef inline bptr space(Doc* d, bptr p) noexcept nogil:  # C memory, read
     while p[0] <= 32 and (p[0] == 32 or p[0] == 10 or p[0] == 13 or p[0] == 9) and p < d.end:
         p += 1
     return p
 
 
-cdef inline int hex4(bptr p) noexcept nogil:
+cdef inline int hex4(bptr p) noexcept nogil:  # C memory, read; -1 is no digit
     cdef int i, digit, total = 0
     for i in range(4):
         digit = p[i]
@@ -74,7 +74,7 @@ cdef inline int hex4(bptr p) noexcept nogil:
     return total
 
 
-cdef bptr sequence(bptr p) noexcept nogil:
+cdef bptr sequence(bptr p) noexcept nogil:  # C memory, read; NULL is none
     """Past one UTF-8 sequence of two to four bytes, or NULL; the table is Unicode's 3-7."""
     cdef uchar c = p[0], low = 0x80, high = 0xBF
     cdef int more, i
@@ -102,7 +102,7 @@ cdef bptr sequence(bptr p) noexcept nogil:
     return p + more + 1
 
 
-cdef bptr string(Doc* d, bptr p, Text* out) noexcept nogil:
+cdef bptr string(Doc* d, bptr p, Text* out) noexcept nogil:  # a fault is NULL and a note
     """From the opening quote to after the closing one."""
     cdef uint64_t w, hits
     cdef size_t saved = 0
@@ -171,7 +171,7 @@ cdef bptr string(Doc* d, bptr p, Text* out) noexcept nogil:
             p += 1
 
 
-cdef inline uchar* utf8(uchar* out, int code) noexcept nogil:
+cdef inline uchar* utf8(uchar* out, int code) noexcept nogil:  # C memory, written
     if code < 0x80:
         out[0] = code
         return out + 1
@@ -191,7 +191,7 @@ cdef inline uchar* utf8(uchar* out, int code) noexcept nogil:
     return out + 4
 
 
-cdef bint plain(Doc* d, Text* text, int which) noexcept nogil:
+cdef bint plain(Doc* d, Text* text, int which) noexcept nogil:  # a fault, no memory too, is a note
     """Point `at` to the text with its escapes undone, good until the next call. False when memory ran out."""
     cdef bptr p = text.raw, end = text.raw + text.length
     cdef uchar* out
@@ -231,17 +231,17 @@ cdef bint plain(Doc* d, Text* text, int which) noexcept nogil:
     return True
 
 
-cdef inline bint equals(Text* text, const char* word, size_t size) noexcept nogil:
+cdef inline bint equals(Text* text, const char* word, size_t size) noexcept nogil:  # C memory, compared
     return text.size == size and text.at[0] == <uchar> word[0] and memcmp(text.at, word, size) == 0
 
 
-cdef inline uint64_t step(uint64_t h, uint64_t word) noexcept nogil:
+cdef inline uint64_t step(uint64_t h, uint64_t word) noexcept nogil:  # C numbers alone
     cdef u128 product = <u128> (h + word) * SECRET
     h = (<uint64_t> product & P61) + <uint64_t> (product >> 61)
     return h - P61 if h >= P61 else h
 
 
-cdef uint32_t key_hash(Doc* d, Text* key) noexcept nogil:
+cdef uint32_t key_hash(Doc* d, Text* key) noexcept nogil:  # C memory, read
     """A polynomial modulo 2**61 - 1 at a secret point: nobody who cannot see the point can make many keys collide."""
     cdef uint64_t h = step(0, key.size), word
     cdef bptr p = key.at
@@ -262,20 +262,20 @@ cdef uint32_t key_hash(Doc* d, Text* key) noexcept nogil:
     return <uint32_t> ((h ^ h >> 29) * <uint64_t> 0xFF51AFD7ED558CCD >> 32)
 
 
-cdef bint same(Doc* d, uint32_t offset, Text* key) noexcept nogil:
+cdef bint same(Doc* d, uint32_t offset, Text* key) noexcept nogil:  # C memory, compared
     cdef Text other
     string(d, d.base + offset, &other)
     return plain(d, &other, 1) and other.size == key.size and memcmp(other.at, key.at, key.size) == 0
 
 
-cdef void insert(Slot* table, size_t mask, Slot slot) noexcept nogil:
+cdef void insert(Slot* table, size_t mask, Slot slot) noexcept nogil:  # C memory, with a free place always
     cdef size_t at = slot.hash & mask
     while table[at].offset:
         at = at + 1 & mask
     table[at] = slot
 
 
-cdef bint grow(Keys* keys) noexcept nogil:
+cdef bint grow(Keys* keys) noexcept nogil:  # no memory is False
     cdef size_t size = (keys.mask + 1) * 4 if keys.table != NULL else FEW * 4, i
     cdef Slot* table = <Slot*> calloc(size, sizeof(Slot))
     if table == NULL:
@@ -293,7 +293,7 @@ cdef bint grow(Keys* keys) noexcept nogil:
     return True
 
 
-cdef bint remember(Doc* d, Keys* keys, Text* key) noexcept nogil:
+cdef bint remember(Doc* d, Keys* keys, Text* key) noexcept nogil:  # no memory is False, and a note
     """Note one more key; False, with `why`, when the object has it already or has too many, or when memory ran out."""
     cdef Slot slot
     cdef size_t at
@@ -325,7 +325,7 @@ cdef bint remember(Doc* d, Keys* keys, Text* key) noexcept nogil:
     return True
 
 
-cdef bptr member(Doc* d, bptr p, bint first, Keys* keys, Text* key) noexcept nogil:
+cdef bptr member(Doc* d, bptr p, bint first, Keys* keys, Text* key) noexcept nogil:  # a fault is NULL and a note
     """To the next value of an object, its key in `key`; or past the closing brace, with `key.raw` NULL."""
     cdef bptr quote
     p = space(d, p)
@@ -350,7 +350,7 @@ cdef bptr member(Doc* d, bptr p, bint first, Keys* keys, Text* key) noexcept nog
     return space(d, p + 1)
 
 
-cdef bptr scalar(Doc* d, bptr p) noexcept nogil:
+cdef bptr scalar(Doc* d, bptr p) noexcept nogil:  # a fault is NULL and a note
     """A number or a literal. An upstream may also say NaN, as some do in their log probabilities."""
     cdef bptr start = p
     if not d.strict:
@@ -389,7 +389,7 @@ cdef bptr scalar(Doc* d, bptr p) noexcept nogil:
     return p if p - start <= C_NUMBER else fail(d, start, NUMBER)
 
 
-cdef bint media_key(Text* key) noexcept nogil:
+cdef bint media_key(Text* key) noexcept nogil:  # C memory, compared
     return (
         equals(key, "image_url", 9) or equals(key, "input_audio", 11) or equals(key, "file", 4)
         or equals(key, "audio", 5) or equals(key, "video_url", 9) or equals(key, "inline_data", 11)
@@ -397,14 +397,14 @@ cdef bint media_key(Text* key) noexcept nogil:
     )
 
 
-cdef bint media_type(Text* kind) noexcept nogil:
+cdef bint media_type(Text* kind) noexcept nogil:  # C memory, compared
     return (
         equals(kind, "image", 5) or equals(kind, "document", 8) or equals(kind, "input_image", 11)
         or equals(kind, "input_file", 10) or equals(kind, "video", 5) or equals(kind, "container_upload", 16)
     )
 
 
-cdef bptr value(Doc* d, bptr p, int depth, int area) noexcept nogil:
+cdef bptr value(Doc* d, bptr p, int depth, int area) noexcept nogil:  # a fault is NULL and a note
     """Past one value; `depth` is its own, were it an array or an object."""
     cdef Text text
     cdef size_t count
@@ -424,7 +424,7 @@ cdef bptr value(Doc* d, bptr p, int depth, int area) noexcept nogil:
     return p
 
 
-cdef bptr members(Doc* d, bptr p, int depth, int area) noexcept nogil:
+cdef bptr members(Doc* d, bptr p, int depth, int area) noexcept nogil:  # a fault is NULL and a note
     cdef Keys keys
     if depth > d.max_depth:
         return fail(d, p, DEPTH)
@@ -437,7 +437,7 @@ cdef bptr members(Doc* d, bptr p, int depth, int area) noexcept nogil:
     return p
 
 
-cdef bptr each_member(Doc* d, bptr p, int depth, int area, Keys* keys) noexcept nogil:
+cdef bptr each_member(Doc* d, bptr p, int depth, int area, Keys* keys) noexcept nogil:  # a fault is NULL and a note
     cdef Text key, kind
     cdef bint first = True, media = False
     cdef int inner = SHAPE | MEDIA if area & MESSAGE else area
@@ -464,6 +464,7 @@ cdef bptr each_member(Doc* d, bptr p, int depth, int area, Keys* keys) noexcept 
             return NULL
 
 
+# A fault is NULL and a note.
 cdef bptr elements(Doc* d, bptr p, int depth, int area, size_t most, Why why, size_t* count) noexcept nogil:
     """Past an array, counting; more than `most` elements (0: any number) are refused with `why`."""
     count[0] = 0

@@ -2,10 +2,10 @@
 
 A block is what stands up to and with one blank line: an event, or nothing. A comment that opens a block is a block of
 its own, so that a ping is neither held back nor piled up. Blocks leave in the call that completes them.
-What is `noexcept nogil` reads C memory and says what is wrong as `_json.pxi` does.
+What is wrong is a note, as in `_json.pxi`.
 """
 
-cdef inline bptr line_end(bptr p, bptr end, bptr* feed) noexcept nogil:
+cdef inline bptr line_end(bptr p, bptr end, bptr* feed) noexcept nogil:  # C memory, searched
     """The first CR or LF, else `end`. `feed` keeps the next LF between calls, lest each bare CR cost a whole pass."""
     cdef bptr found
     if feed[0] < p:
@@ -226,7 +226,7 @@ cdef struct Chunk:
     size_t content
 
 
-cdef inline bint usual_finish(bptr p, size_t size) noexcept nogil:
+cdef inline bint usual_finish(bptr p, size_t size) noexcept nogil:  # C memory, compared
     return (
         (size == 4 and memcmp(p, b"stop", 4) == 0)
         or (size == 6 and memcmp(p, b"length", 6) == 0)
@@ -236,7 +236,7 @@ cdef inline bint usual_finish(bptr p, size_t size) noexcept nogil:
     )
 
 
-cdef bptr choice(Doc* d, bptr p, Chunk* out, bint delta) noexcept nogil:
+cdef bptr choice(Doc* d, bptr p, Chunk* out, bint delta) noexcept nogil:  # a fault is NULL and a note
     """Past one element of `choices`, or with `delta` past the object in it that carries what the model says."""
     cdef Text key
     cdef bint first = True
@@ -268,7 +268,7 @@ cdef bptr choice(Doc* d, bptr p, Chunk* out, bint delta) noexcept nogil:
                 out.odd = True
 
 
-cdef bptr choices(Doc* d, bptr p, Chunk* out) noexcept nogil:
+cdef bptr choices(Doc* d, bptr p, Chunk* out) noexcept nogil:  # a fault is NULL and a note
     p = space(d, p + 1)
     if p[0] == 93:
         return p + 1
@@ -285,7 +285,7 @@ cdef bptr choices(Doc* d, bptr p, Chunk* out) noexcept nogil:
         p = space(d, p + 1)
 
 
-cdef bptr chunk(Doc* d, Chunk* out) noexcept nogil:
+cdef bptr chunk(Doc* d, Chunk* out) noexcept nogil:  # a fault is NULL and a note
     """One event's data, which must be an object."""
     cdef Text key
     cdef bint first = True

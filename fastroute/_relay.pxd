@@ -1,6 +1,7 @@
 """The compiled face of the relay's core, for the relay itself and the door before it."""
 
 from fastroute._call cimport Call
+from fastroute._made cimport Made
 from fastroute._sweep cimport Sweep
 from fastroute.upstreams._pool cimport RemoteCore
 from fastroute.upstreams._wire cimport Exchange
@@ -12,8 +13,7 @@ cdef class Standing:
     cdef bint chats  # its upstream takes and gives chat as OpenAI words it
 
 cdef class Core:
-    cdef dict standings
-    cdef Standing last
+    cdef Made standings
     cdef public object kind, upstream_of, health, latency, note, metrics, clock, retries
     cdef object healthy  # whose quiet lanes these are
     cdef set quiet

@@ -22,6 +22,7 @@ from libc.stdint cimport int64_t
 from fastroute._call cimport Call
 from fastroute._domain cimport USAGE, input_total, of_usage
 from fastroute._fields cimport at, must_be
+from fastroute._made cimport Made
 from fastroute._now cimport moment, now_ms
 from fastroute._scan cimport Scan, Words, plain_tokens
 from fastroute._settle cimport bound, exact
@@ -44,8 +45,6 @@ cdef extern from *:
 
 cdef object OUTPUT_UNKNOWN = settle.OUTPUT_UNKNOWN
 cdef bytes JSON = b"application/json"
-cdef enum:
-    STANDINGS_MAX = 4096
 cdef object TOKENS_MAX = 1_000_000_000
 cdef Words telling = TELLING
 cdef object BEGINS = RemoteCore.begin
@@ -59,17 +58,13 @@ cdef class Standing:
 
 cdef class Core:
     def __cinit__(self, *_, **__):
-        self.standings = {}
+        self.standings = Made(4096)
 
     cdef Standing standing(self, entry):
         cdef Standing made
-        if self.last is not None and self.last.entry is entry:
-            return self.last
-        key = <size_t><void *>entry  # an entry's own hash takes in all of its fields
-        found = self.standings.get(key)
+        found = self.standings.of(entry)
         if found is not None:
-            self.last = <Standing>found
-            return self.last
+            return <Standing>found
         made = Standing()
         made.entry = entry
         made.upstream = self.upstream_of(entry)
@@ -80,10 +75,7 @@ cdef class Core:
         made.id, made.lane, made.model = entry.id, entry.lane, entry.ref.model
         made.sampled = self.latency.samples(entry.id).append
         made.chats = made.upstream.dialect.speaks_chat
-        if len(self.standings) >= STANDINGS_MAX:
-            self.standings.clear()
-        self.standings[key] = self.last = made
-        return made
+        return <Standing>self.standings.keep(entry, made)
 
     cdef set well(self):
         if self.healthy is not self.health:
@@ -295,8 +287,9 @@ cdef class Try:
         deadlines = relay.patient if call.surface.opaque else relay.deadlines if call.stream else relay.whole
         try:
             if rules is None and standing.remote is not None:
-                head = standing.remote.head(operation, standing.model, call.stream, call.passed)
-                exchange = standing.remote._pool.asked(standing.remote.origin, head, body, deadlines, self.started)
+                exchange = standing.remote.asked(
+                    operation, standing.model, call.stream, call.passed, body, deadlines, self.started
+                )
             elif rules is None:
                 exchange = self.upstream.begin(operation, standing.model, call.stream, call.passed, body, deadlines)
             else:

@@ -13,50 +13,36 @@ from libc.stdint cimport int64_t
 from fastroute cimport _core
 from fastroute._domain cimport USAGE, of_usage
 from fastroute._fields cimport at, must_be
+from fastroute._made cimport Made
 
 OUTPUT_UNKNOWN = 128_000
 
 cdef int64_t UNKNOWN_OUTPUT = OUTPUT_UNKNOWN, MOST = TOKENS_MAX
-cdef dict flats = {}
-cdef enum:
-    FLATS_MAX = 4096
+cdef Made flats = Made(4096)
 
 
 cdef class Flat:
     """A price without tiers: a third of what finding its rates anew costs on every attempt."""
 
-    cdef object price  # held, so that its identity stays its own
     cdef bint tiered
     cdef int64_t rates[4]  # input, output, cache_read, cache_write
     cdef int64_t dearest[4]
 
 
-cdef Flat last = None
-
-
 cdef Flat flat_of(price):
-    global last
     cdef Flat flat
-    if last is not None and last.price is price:
-        return last
-    key = <size_t><void *>price
-    found = flats.get(key)
+    found = flats.of(price)
     if found is not None:
-        last = <Flat>found
-        return last
+        return <Flat>found
     rates = price.rates
     flat = Flat()
-    flat.price = price
     flat.tiered = bool(price.tiers)
     flat.rates[0], flat.rates[1] = rates.input, rates.output
     flat.rates[2] = rates.input if rates.cache_read is None else rates.cache_read
     flat.rates[3] = rates.input if rates.cache_write is None else rates.cache_write
     flat.dearest[0] = max(flat.rates[0], flat.rates[2], flat.rates[3])
     flat.dearest[1] = flat.rates[1]
-    if len(flats) >= FLATS_MAX:
-        flats.clear()
-    flats[key] = last = flat
-    return flat
+    return <Flat>flats.keep(price, flat)
 
 
 cpdef object bound(price, input_bound, output_cap, max_output, choices=1):

@@ -22,4 +22,5 @@ cdef class RemoteCore:
     cdef bint last_stream
     cdef bytes last_head
 
+    cdef Exchange asked(self, str operation, str model, bint stream, passed, bytes body, deadlines, double now)
     cdef bytes head(self, str operation, str model, bint stream, passed)

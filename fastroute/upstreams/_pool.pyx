@@ -53,7 +53,10 @@ cdef class PoolCore:
 
 cdef class RemoteCore:
     def begin(self, str operation not None, str model not None, bint stream, passed, bytes body not None, deadlines):
-        return self._pool.asked(self.origin, self.head(operation, model, stream, passed), body, deadlines, -1)
+        return self.asked(operation, model, stream, passed, body, deadlines, -1)
+
+    cdef Exchange asked(self, str operation, str model, bint stream, passed, bytes body, deadlines, double now):
+        return self._pool.asked(self.origin, self.head(operation, model, stream, passed), body, deadlines, now)
 
     cdef bytes head(self, str operation, str model, bint stream, passed):
         if passed:

@@ -13,7 +13,6 @@ cdef class Owner:
     cdef int freed(self, Connection connection) except -1
 
 cdef class Terms:
-    cdef object source  # held, so that its identity stays its own
     cdef bint pooled
     cdef double connect_s, pool_s, write_s, first_chunk_s, idle_s, total_s
 

@@ -12,6 +12,7 @@ from libc.math cimport INFINITY
 from libc.string cimport memcmp, memcpy
 
 from fastroute._heads cimport digits
+from fastroute._made cimport Made
 from fastroute._now cimport moment
 from fastroute.upstreams._arrival cimport Arrival
 from fastroute.upstreams._reply cimport DONE, HEAD, LENGTH, Reply
@@ -62,9 +63,7 @@ cdef double seconds(object milliseconds) except? -1:
     return INFINITY if milliseconds is None else <double>milliseconds / 1000.0
 
 
-cdef dict TERMS = {}
-cdef enum:
-    TERMS_MAX = 64
+cdef Made made = Made(64)
 
 
 cdef class Terms:
@@ -72,16 +71,10 @@ cdef class Terms:
 
     @staticmethod
     cdef Terms of(deadlines):
-        global latest
-        if latest is not None and latest.source is deadlines:
-            return latest
-        key = <size_t><void *>deadlines
-        found = TERMS.get(key)
+        found = made.of(deadlines)
         if found is not None:
-            latest = <Terms>found
-            return latest
+            return <Terms>found
         cdef Terms terms = Terms.__new__(Terms)
-        terms.source = deadlines
         terms.pooled = deadlines.pool_ms is not None
         terms.connect_s = seconds(deadlines.connect_ms)
         terms.pool_s = seconds(deadlines.pool_ms)
@@ -89,13 +82,7 @@ cdef class Terms:
         terms.first_chunk_s = seconds(deadlines.first_chunk_ms)
         terms.idle_s = seconds(deadlines.idle_ms)
         terms.total_s = seconds(deadlines.total_ms)
-        if len(TERMS) >= TERMS_MAX:
-            TERMS.clear()
-        TERMS[key] = latest = terms
-        return terms
-
-
-cdef Terms latest = None
+        return <Terms>made.keep(deadlines, terms)
 
 
 cdef class Owner:

@@ -168,8 +168,8 @@ cdef class Core:
         kin.surface, kin.status, kin.model, kin.lane, kin.reason, kin.attempts, kin.stream = kind
         label = "other" if model is None else model
         kin.group = self.metrics.group(label, call.status, lane)
-        kin.form = None if self.log is None or not self.log._requests else self.log.form(kind)
-        if self.metrics._finished.get((label, call.status, lane)) is kin.group:  # else its names may yet become labels
+        kin.form = None if self.log is None else self.log.form(kind)
+        if self.metrics.kept(kin.group, label, call.status, lane):  # else its names may yet become labels
             if len(self.kins) >= KINS_MAX:
                 self.kins.clear()
             self.kins[kind] = self.last = kin
@@ -205,7 +205,7 @@ cdef class Core:
         if call.rules is not None:
             self.ruled(call)
         if kin.form is not None and self.log is not None:
-            self.log.write(call.id, kin.form, latency_ms, cost)
+            self.log.answered(call.id, kin.form, latency_ms, cost)
         return 0
 
     cdef int booked(self, Call call, final, long long latency_ms, bint hit) except -1:

@@ -20,6 +20,5 @@ cdef class Lines:
     cdef char stamp[24]
 
     cdef int look(self) except -1
-    cdef tuple form(self, tuple kind)
-    cdef int write(self, str request_id, tuple form, long long latency_ms, cost) except -1
-    cpdef int answered(self, str request_id, tuple kind, long long latency_ms, cost) except -1
+    cpdef tuple form(self, tuple kind)
+    cpdef int answered(self, str request_id, tuple form, long long latency_ms, cost) except -1

@@ -74,14 +74,13 @@ cdef class Lines:
         self.instant = now
         return 0
 
-    cpdef int answered(self, str request_id, tuple kind, long long latency_ms, cost) except -1:
-        return self.write(request_id, self.form(kind), latency_ms, cost) if self._requests else 0
-
-    cdef tuple form(self, tuple kind):
+    cpdef tuple form(self, tuple kind):
+        if not self._requests:
+            return None
         found = self._forms.get(kind)
         return self.form_of(kind) if found is None else found
 
-    cdef int write(self, str request_id, tuple form, long long latency_ms, cost) except -1:
+    cpdef int answered(self, str request_id, tuple form, long long latency_ms, cost) except -1:
         cdef char number[DIGITS]
         cdef char dear[DIGITS]
         cdef const char *texts[PIECES + 4]

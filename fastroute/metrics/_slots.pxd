@@ -48,4 +48,5 @@ cdef class Groups:
     cdef readonly dict _tried
 
     cdef Finished group(self, model, int status, backend)
+    cdef bint kept(self, Finished group, model, int status, backend) except -1
     cpdef int attempt(self, lane, outcome, basis=*, first_chunk_ms=*) except -1

@@ -261,6 +261,9 @@ cdef class Groups:
         group = self._finished.get((model, status, backend))
         return <Finished?>(self.finished_group(model, status, backend) if group is None else group)
 
+    cdef bint kept(self, Finished group, model, int status, backend) except -1:
+        return self._finished.get((model, status, backend)) is group
+
     cpdef int attempt(self, lane, outcome, basis=None, first_chunk_ms=None) except -1:
         group = self._tried.get((lane, outcome, basis))
         if group is None:

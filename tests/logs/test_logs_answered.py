@@ -13,8 +13,9 @@ def test_it_says_what_the_general_line_says(started, path, lines, model: str | N
     """Whatever a model is called, no name is taken for a place to be filled in."""
     book = started(worker=3)
     kind: Kind = ("chat", 200, model, "openai", "manual_override", 1, True)
-    book.answered("req_1", kind, 12, cost)
-    book.answered("req_2", kind, 13, 5)
+    form = book.form(kind)
+    book.answered("req_1", form, 12, cost)
+    book.answered("req_2", form, 13, 5)
     told = dict(zip(("surface", "status", "model", "backend", "reason", "attempts", "stream"), kind, strict=True))
     book.request("req_1", **told, latency_ms=12, cost_picodollars=cost, cache_hit=False)
     book.flush()
@@ -29,7 +30,7 @@ def test_it_says_what_the_general_line_says(started, path, lines, model: str | N
 def test_a_key_in_a_models_name_is_masked(started, path):
     book = started(secrets=["a-secret-of-ours"])
     for name in ("sk-abcdefghijkl", "x-a-secret-of-ours"):
-        book.answered("req_1", ("chat", 404, name, None, "", 0, False), 1, None)
+        book.answered("req_1", book.form(("chat", 404, name, None, "", 0, False)), 1, None)
     book.flush()
     text = path.read_bytes()
     assert b"abcdefghijkl" not in text
@@ -40,7 +41,7 @@ def test_a_key_in_a_models_name_is_masked(started, path):
 def test_many_kinds_are_not_all_kept(started, lines):
     book = started()
     for n in range(1500):
-        book.answered(f"req_{n}", ("chat", 200, f"m{n}", "openai", "", 1, False), 1, 2)
+        book.answered(f"req_{n}", book.form(("chat", 200, f"m{n}", "openai", "", 1, False)), 1, 2)
     book.flush()
     assert [line["model"] for line in lines()] == [f"m{n}" for n in range(1500)]
     assert len(book._forms) <= 1024

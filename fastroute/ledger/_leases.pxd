@@ -6,7 +6,6 @@ from fastroute._core cimport PATH_MAX, Leases
 
 cdef class Path:
     cdef readonly tuple windows, leases
-    cdef readonly object pick
     cdef public long long until_ms, epoch, credit
     cdef public bint shut, active
     # Of each window: what it counts in, its slot, and what was spent on it in slots given up before this one.
@@ -16,6 +15,8 @@ cdef class Path:
     cdef int64_t past[PATH_MAX]
 
     cdef int amounts(self, int count, microdollars, tokens, int64_t requests, int64_t *amounts) except -1
+
+cdef tuple told(int count, const int64_t *numbers)
 
 cdef class Hold:
     cdef readonly object microdollars, tokens

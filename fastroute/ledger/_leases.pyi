@@ -1,8 +1,5 @@
 """The face of a holder's hot half: what every attempt asks of it."""
 
-from collections.abc import Callable
-from typing import Any
-
 from fastroute._core import Leases
 from fastroute.domain import Reservation
 from fastroute.ledger.leases import Amounts, Lease
@@ -12,11 +9,8 @@ class Path:
 
     windows: tuple[int, ...]
     leases: tuple[Lease, ...]
-    pick: Callable[[tuple[Any, ...]], Amounts]
     until_ms: int
     """From then on the facts must be asked for again."""
-    slots: tuple[int, ...]
-    """At most four, which is a `ValueError` when it is set."""
     epoch: int
     shut: bool
     """One of its windows admits nothing."""
@@ -29,16 +23,19 @@ class Path:
         self,
         windows: tuple[int, ...],
         leases: tuple[Lease, ...],
-        pick: Callable[[tuple[Any, ...]], Amounts],
+        kinds: tuple[int, ...],
         until_ms: int,
-    ) -> None: ...
+    ) -> None:
+        """At most four windows, each counting in money (0), tokens (1) or requests (2)."""
+
+    def bind(self, slots: tuple[int, ...]) -> None:
+        """The slots of its windows, first to last; fewer where one of them got none, and the path is shut."""
 
 # A type checker takes structs for dataclasses, of which none may thaw what another froze.
 class Hold(Reservation):  # type: ignore[misc]
     """A reservation as its holder knows it, made by `reserve`. `attempt` and `sent` belong to whoever journals it."""
 
     path: Path
-    slots: tuple[int, ...]
     amounts: Amounts
     tokens: int
     open: bool
@@ -71,9 +68,6 @@ class HolderCore:
 
     def void(self, hold: Hold) -> None:
         """Close a reservation of which nothing was used; once closed it stays as it is."""
-
-    def spent(self, path: Path, slots: tuple[int, ...]) -> Amounts:
-        """What this life has spent on each window of a hold; ask in the same step in which it was settled."""
 
     @property
     def hungry(self) -> bool:

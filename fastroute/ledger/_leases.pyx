@@ -11,22 +11,19 @@ from fastroute._core cimport amount_of
 
 
 cdef class Path:
-    def __init__(self, tuple windows not None, tuple leases not None, pick, long long until_ms):
+    def __init__(self, tuple windows not None, tuple leases not None, tuple kinds not None, long long until_ms):
         cdef Py_ssize_t place
-        self.windows, self.leases, self.pick, self.until_ms = windows, leases, pick, until_ms
+        if not len(windows) == len(leases) == len(kinds) <= PATH_MAX:
+            raise ValueError(f"a path has at most {PATH_MAX} windows, each with a lease and a kind, not {len(windows)}")
+        self.windows, self.leases, self.until_ms = windows, leases, until_ms
         self.epoch = -1
-        for place, kind in enumerate(pick((0, 1, 2))[:PATH_MAX]):
-            self.kinds[place] = kind
+        for place in range(len(kinds)):
+            self.kinds[place] = kinds[place]
 
-    @property
-    def slots(self):
-        return told(self.count, self.places)
-
-    @slots.setter
-    def slots(self, tuple slots not None):
+    def bind(self, tuple slots not None):
         cdef Py_ssize_t place
-        if len(slots) > PATH_MAX:
-            raise ValueError(f"slots names at most {PATH_MAX} accounts, not {len(slots)}")
+        if len(slots) > len(self.leases):
+            raise ValueError(f"{len(slots)} slots are given to a path of {len(self.leases)} windows")
         for place in range(len(slots)):
             self.places[place] = slots[place]
             self.past[place] = self.leases[place].past[2]
@@ -48,10 +45,6 @@ cdef class Path:
 @cython.no_gc  # a path leads back to it only while a ticket that has it waits, and that is never
 @cython.freelist(64)
 cdef class Hold:
-    @property
-    def slots(self):
-        return told(self.count, self.places)
-
     @property
     def amounts(self):
         return told(self.count, self.held)
@@ -116,13 +109,6 @@ cdef class HolderCore:
         for place in range(count):
             spent[place] = self._core.numbered(places[place]).spent + path.past[place]
         return 0
-
-    def spent(self, Path path not None, tuple slots not None):
-        cdef int64_t places[PATH_MAX]
-        cdef int64_t spent[PATH_MAX]
-        cdef int count = self._core.numbers(slots, places)
-        self.totals(path, count, places, spent)
-        return told(count, spent)
 
     @property
     def hungry(self):

@@ -16,6 +16,7 @@ cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
 
 from fastroute._core cimport PATH_MAX
+from fastroute.ledger._leases cimport told
 
 cdef object encode = records.encode
 cdef enum:
@@ -145,10 +146,6 @@ cdef inline bytes written(Out *out):
     return None if out.at == NULL else PyBytes_FromStringAndSize(space, out.at - space)
 
 
-cdef tuple listed(int count, const int64_t *values):
-    return tuple([values[place] for place in range(count)])
-
-
 cdef bytes send_plain(
     long long attempt, str request, account, tuple windows, int count, const int64_t *reserved, str entry, str model,
     str lane, long long at_ms, microdollars
@@ -169,7 +166,7 @@ cdef bytes send_plain(
     if out.at != NULL:
         return written(&out)
     return encode(
-        Send(attempt, request, account, windows, listed(count, reserved), entry, model, lane, at_ms, microdollars)
+        Send(attempt, request, account, windows, told(count, reserved), entry, model, lane, at_ms, microdollars)
     )
 
 
@@ -200,7 +197,7 @@ cdef bytes settle_plain(
         return written(&out)
     return encode(
         Settle(
-            attempt, basis, outcome, status, listed(count, charged), listed(count, spent),
+            attempt, basis, outcome, status, told(count, charged), told(count, spent),
             (input, output, cache_read, cache_write, reasoning), picodollars, microdollars, ms,
         )
     )

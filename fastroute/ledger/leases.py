@@ -8,8 +8,7 @@ simulator together with `book.Book`) hands in monotonic milliseconds and carries
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from operator import itemgetter
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, Literal
 
 from msgspec import Struct
@@ -38,7 +37,7 @@ TRIES: Final = 4  # of a request whose window is said to have enough and did not
 LOOK_AFTER: Final = 64  # reserves between two looks at the low-water mark, at most
 NEVER: Final = 1 << 62
 
-_AMOUNT = {"microdollar": 0, "token": 1, "request": 2}
+_KINDS = {"microdollar": 0, "token": 1, "request": 2}
 _GONE_MAX: Final = 1 << 16
 
 Amounts = tuple[int, ...]
@@ -140,7 +139,8 @@ class Holder(HolderCore):
                     self._epoch += 1  # nothing has become something, or the other way
                 lease.about, lease.ends_ms = about, ends_ms
             leases.append(lease)
-        return Path(tuple([about.window for about in facts.path]), tuple(leases), _picker(facts.path), until_ms)
+        kinds = tuple([_KINDS[about.unit] for about in facts.path])
+        return Path(tuple([about.window for about in facts.path]), tuple(leases), kinds, until_ms)
 
     # --- what is told and asked ---------------------------------------------------------------------------------------
 
@@ -216,7 +216,9 @@ class Holder(HolderCore):
     def ask(self, path: Path, microdollars: int | None, tokens: int, now_ms: int) -> Ticket:
         """Wait for what `reserve` refused: counted in the next report, decided by an answer, or at once."""
         self._tickets += 1
-        ticket = Ticket(self._tickets, path, microdollars, tokens, path.pick((microdollars, tokens, 1)))
+        needs: tuple[Any, ...] = (microdollars, tokens, 1)
+        amounts = tuple([needs[_KINDS[lease.about.unit]] for lease in path.leases])
+        ticket = Ticket(self._tickets, path, microdollars, tokens, amounts)
         if not self._settled(ticket, (), now_ms):
             for lease, amount in zip(path.leases, ticket.amounts, strict=True):
                 lease.waiting[ticket.number] = ticket
@@ -255,7 +257,7 @@ class Holder(HolderCore):
                     path.shut = True
                     break
             slots.append(lease.slot)
-        path.slots = tuple(slots)
+        path.bind(tuple(slots))
 
     def _look(self, path: Path, amounts: Amounts, now_ms: int) -> None:
         """Whether a window of the path is near its low-water mark, and how many reserves like this one may pass unseen."""
@@ -473,11 +475,3 @@ class Holder(HolderCore):
         self._gone[lease.about.window] = None
         if len(self._gone) > _GONE_MAX:
             del self._gone[next(iter(self._gone))]
-
-
-def _picker(path: tuple[PathWindow, ...]) -> Callable[[tuple[Any, ...]], Amounts]:
-    """What takes from (microdollars, tokens, requests) each window's own amount."""
-    places = [_AMOUNT[about.unit] for about in path]
-    if len(places) < 2:
-        return itemgetter(slice(places[0], places[0] + 1)) if places else itemgetter(slice(0, 0))
-    return itemgetter(*places)

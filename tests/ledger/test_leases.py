@@ -29,8 +29,7 @@ def test_a_request_holds_on_every_window_in_the_windows_own_unit(holder):
     assert hold.amounts == (100, 40, 1)
     assert [holder.balance(number)[3] for number in (1, 2, 3)] == [100, 40, 1]
     assert holder.settle(hold, 30, 12) == (30, 12, 1)
-    assert holder.spent(path, hold.slots) == (30, 12, 1)
-    assert [holder.balance(number)[3] for number in (1, 2, 3)] == [0, 0, 0]
+    assert [holder.balance(number)[2:4] for number in (1, 2, 3)] == [(30, 0), (12, 0), (1, 0)]
 
 
 def test_a_request_that_one_window_refuses_holds_nothing_on_the_others(holder):

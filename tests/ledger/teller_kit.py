@@ -216,3 +216,9 @@ async def funded(account, microdollars=100, tokens=10):
 def sent(account, hold, request="req_1"):
     assert account.send(hold, request, "gpt", "gpt-4o", "openai") is None
     return hold
+
+
+def unused(account, hold):
+    """What was waited for came, and goes back as it is."""
+    assert not isinstance(hold, Shortage), hold
+    account.settle(hold, VOID, "gone", None, 0)

@@ -9,7 +9,7 @@ from fastroute.ledger.journal import Reader
 from fastroute.ledger.teller import Teller
 from fastroute.ledger.tokens import digest
 from tests.ledger.path_kit import facts, window
-from tests.ledger.teller_kit import PEPPER, TOKEN, VOID, FakeBooks, exact, funded, scene, sent, until
+from tests.ledger.teller_kit import PEPPER, TOKEN, VOID, FakeBooks, exact, funded, scene, sent, until, unused
 
 # --- a request's money ----------------------------------------------------------------------------------------------------
 
@@ -125,7 +125,7 @@ async def test_with_no_room_in_the_journal_a_budget_admits_nothing_and_who_has_n
     teller.journal.room = 0
     shortage = account.send(hold, "req_1", "gpt", "gpt-4o", "openai")
     assert (shortage.status, shortage.code) == (503, "journal_full")
-    account.settle(hold, VOID, "gone", None, 0)
+    unused(account, hold)
     free = teller.anonymous.reserve(None, 5)
     assert teller.anonymous.send(free, "req_2", "gpt", "gpt-4o", "openai") is None
     teller.anonymous.settle(free, exact(1), "ok", 200, 1)

@@ -10,7 +10,7 @@ from fastroute.ledger import records
 from fastroute.ledger.accounts import Shortage
 from fastroute.ledger.protocol import Hello, Over, Recall, Refresh
 from fastroute.ledger.teller import BooksUnreachable, Declined, Teller
-from tests.ledger.teller_kit import LEASE_MS, PEPPER, TOKEN, VOID, exact, funded, scene, sent, until
+from tests.ledger.teller_kit import LEASE_MS, PEPPER, TOKEN, exact, funded, scene, sent, until, unused
 
 
 @scene
@@ -53,7 +53,7 @@ async def test_a_bookkeeper_that_comes_back_is_greeted_with_the_same_life(books,
     await until(lambda: teller.holder.balance(1)[0] == books.granted[1])
     granted, released, spent, held, free = teller.holder.balance(1)
     assert granted == released + spent + held + free
-    account.settle(hold, VOID, "gone", None, 0)
+    unused(account, hold)
 
 
 @scene

@@ -8,7 +8,7 @@ from fastroute.ledger.accounts import Shortage
 from fastroute.ledger.protocol import Refresh, Refreshed
 from fastroute.ledger.tokens import digest
 from tests.ledger.path_kit import facts, window
-from tests.ledger.teller_kit import PEPPER, TOKEN, VOID, exact, funded, scene, sent, until
+from tests.ledger.teller_kit import PEPPER, TOKEN, exact, funded, scene, sent, until, unused
 
 
 @scene
@@ -25,7 +25,7 @@ async def test_a_shortage_names_the_window_that_is_short(books, open_teller):
     assert 0 < shortage.resets_in_ms <= 60_000
     tokens = await account.fund(1, 10_000)
     assert (tokens.status, tokens.code, tokens.unit) == (429, "quota_exhausted", "token")
-    account.settle(hold, VOID, "gone", None, 0)
+    unused(account, hold)
     assert await account.fund(100, 10) not in (None, shortage)
 
 
@@ -61,7 +61,7 @@ async def test_whoever_stops_waiting_leaves_nothing_behind(books, open_teller):
     await asyncio.wait(waiting[:4])
     teller.holder.disconnected()
     books.answering = True
-    account.settle(await waiting[4], VOID, "gone", None, 0)
+    unused(account, await waiting[4])
     await until(lambda: books.left(1) == 10**9)
 
 
@@ -87,9 +87,7 @@ async def test_a_bookkeeper_that_serves_others_first_is_waited_for(books, open_t
     assert not asking.done()
     books.answering = True
     teller.holder.disconnected()  # so that it asks once more
-    hold = await asking
-    assert not isinstance(hold, Shortage)
-    account.settle(hold, VOID, "gone", None, 0)
+    unused(account, await asking)
 
 
 @scene
@@ -100,9 +98,7 @@ async def test_time_in_which_the_loop_stood_still_is_held_against_nobody(books, 
     asking = asyncio.ensure_future(account.fund(10, 1))
     await asyncio.sleep(0)
     time.sleep(0.4)  # noqa: ASYNC251 -- the loop stands still: that is the point
-    hold = await asking
-    assert not isinstance(hold, Shortage)
-    account.settle(hold, VOID, "gone", None, 0)
+    unused(account, await asking)
 
 
 @scene
@@ -115,6 +111,4 @@ async def test_a_bookkeeper_that_cannot_write_is_not_waited_for(books, open_tell
     assert await account.fund(10, 1) == Shortage(503, "budget_unavailable")
     assert time.monotonic() - began < tellers.PATIENCE_MS / 1000
     books.sick = False
-    hold = await account.fund(10, 1)
-    assert not isinstance(hold, Shortage)
-    account.settle(hold, VOID, "gone", None, 0)
+    unused(account, await account.fund(10, 1))

@@ -1,7 +1,6 @@
 """Policies over HTTP: a name to ask by, and every field in effect on what a provider is sent and who is asked next."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -9,7 +8,6 @@ from fastroute.clock import ManualClock
 from fastroute.lanes import Latency
 from tests.kits import load
 
-ROOT = Path(__file__).parents[2]
 FIRST, SECOND = "first", "second"
 # What every policy here has in common: two models of one provider, each on a lane of its own.
 HEAD = "routing: {primary: [first], backups: [second], params: {first: {temperature: 0.1}}}\n"

@@ -1,9 +1,5 @@
 # Whole chat answers: whether they may pass as they are, and what they say was used. Included by `_scan.pyx`.
 
-cdef enum:
-    HAS_ID = 1, HAS_OBJECT = 2, HAS_CREATED = 4, HAS_MODEL = 8, HAS_CHOICES = 16, HAS_USAGE = 32
-    HAS_ALL = 63
-
 cdef struct Told:
     int64_t prompt, completion, total, cached, written, reasoning
     bint odd

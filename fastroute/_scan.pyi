@@ -149,6 +149,14 @@ class ChatStreamScanner:
         """Bytes of all that was said, escapes undone; events that could not be read count whole. Never too few."""
 
     @property
+    def doubtful(self) -> bool:
+        """Whether clients would trip over something that the last piece completed, or might.
+
+        The first event or one with usage lacks a field that all have, a finish reason is unknown, a delta of tool calls
+        has a name or lacks an index.
+        """
+
+    @property
     def finish_reason(self) -> str | None:
         """The last one given."""
 

@@ -215,14 +215,22 @@ cdef class EventSplitter(_Blocks):
 
 # ---- Chat streams --------------------------------------------------------------------------------------------------
 
+cdef enum:
+    HAS_ID = 1, HAS_OBJECT = 2, HAS_CREATED = 4, HAS_MODEL = 8, HAS_CHOICES = 16, HAS_USAGE = 32
+    NEEDED = 31   # of every event
+    HAS_ALL = 63  # of a whole answer
+
 cdef struct Part:
     bptr start  # NULL: not there
     bptr end
 
 cdef struct Chunk:
     Part usage, model, finish
+    int has                # HAS_... of the fields it has, whatever is in them
     bint error, filled     # filled: `choices` has an element
+    bint listed            # `choices` is a list
     bint odd               # a finish reason that clients do not know
+    bint calls             # a delta of tool calls
     size_t content
 
 
@@ -250,6 +258,8 @@ cdef bptr choice(Doc* d, bptr p, Chunk* out, bint delta) noexcept nogil:  # a fa
         first = False
         start = p
         before = d.text
+        if delta and p[0] == 91 and equals(&key, "tool_calls", 10):
+            out.calls = True
         if not delta and p[0] == 123 and (equals(&key, "delta", 5) or equals(&key, "message", 7)):
             p = choice(d, p, out, True)
             if p == NULL:
@@ -285,6 +295,19 @@ cdef bptr choices(Doc* d, bptr p, Chunk* out) noexcept nogil:  # a fault is NULL
         p = space(d, p + 1)
 
 
+cdef int field(Text* key) noexcept nogil:  # C memory, compared
+    """Which of the fields that every event needs it names, as a bit."""
+    if equals(key, "choices", 7):
+        return HAS_CHOICES
+    if equals(key, "model", 5):
+        return HAS_MODEL
+    if equals(key, "id", 2):
+        return HAS_ID
+    if equals(key, "object", 6):
+        return HAS_OBJECT
+    return HAS_CREATED if equals(key, "created", 7) else 0
+
+
 cdef bptr chunk(Doc* d, Chunk* out) noexcept nogil:  # a fault is NULL and a note
     """One event's data, which must be an object."""
     cdef Text key
@@ -305,11 +328,13 @@ cdef bptr chunk(Doc* d, Chunk* out) noexcept nogil:  # a fault is NULL and a not
         if p[0] == 123 and equals(&key, "error", 5):
             out.error = True
         if p[0] == 91 and equals(&key, "choices", 7):
+            out.listed = True
             p = choices(d, p, out)
         else:
             p = value(d, p, 2, 0)
         if p == NULL:
             return NULL
+        out.has |= field(&key)
         if start[0] == 123 and equals(&key, "usage", 5):
             out.usage.start = start
             out.usage.end = p
@@ -341,7 +366,9 @@ cdef class ChatStreamScanner(_Blocks):
     cdef readonly str finish_reason, model
     cdef readonly bytes usage, error
     cdef readonly Py_ssize_t events, content_bytes, malformed
+    cdef readonly bint doubtful  # of what the last piece completed
     cdef bint hide_usage
+    cdef bint opened       # an event that is no error was read
     cdef bint kept         # whether the last block was relayed
     cdef bptr run, run_end  # blocks side by side leave as one
     cdef list runs
@@ -399,6 +426,7 @@ cdef class ChatStreamScanner(_Blocks):
         cdef Doc* d = &self.doc
         cdef Chunk found
         cdef bptr after
+        cdef bint lacks
         self.events += 1
         if self.finished():
             self.done = True
@@ -416,6 +444,12 @@ cdef class ChatStreamScanner(_Blocks):
         if found.error:
             self.error = self.data[:self.data_size]
             return False
+        lacks = found.has & NEEDED != NEEDED
+        if not self.opened:  # a server that fills its first event fills them all
+            self.opened = True
+            self.doubtful = self.doubtful or lacks
+        if found.odd or found.calls and self.reopens():
+            self.doubtful = True
         if after == NULL:
             # Not ours to mend, and perhaps billed: it is relayed, and counts whole.
             self.malformed += 1
@@ -431,11 +465,20 @@ cdef class ChatStreamScanner(_Blocks):
         if found.usage.start == NULL:
             return True
         self.usage = found.usage.start[:found.usage.end - found.usage.start]
-        return found.filled or not self.hide_usage
+        if not found.filled and self.hide_usage:
+            return False
+        self.doubtful = self.doubtful or lacks or not found.listed
+        return True
+
+    cdef bint reopens(self) except -1:
+        """Whether a delta of tool calls may open a call again, or go on with one without its index beside its choice's."""
+        event = self.data[:self.data_size]
+        return b'"name"' in event or event.count(b'"index"') < 2 * event.count(b'"tool_calls"')
 
     def feed(self, bytes data not None):
         cdef list runs = []
         self.runs = runs
+        self.doubtful = False
         self.piece = data
         self.run = NULL
         self.push(data)

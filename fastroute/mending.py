@@ -7,6 +7,7 @@ missing, finish reasons nobody knows, usage without choices, tool calls without 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 from fastroute import _scan
@@ -16,7 +17,6 @@ from fastroute.upstreams.dialect import FINISH_REASONS, ChatStream, ProviderErro
 
 _NEEDED: Final = (b'"id"', b'"object"', b'"created"', b'"model"', b'"choices"')
 _USAGE: Final = re.compile(rb'"usage"\s*:\s*\{')
-_CHOICES: Final = re.compile(rb'"choices"\s*:\s*\[')
 _ODD_FINISH: Final = re.compile(
     rb'"finish_reason"\s*:\s*+(?!null\b|"(?:%s)")' % b"|".join(word.encode() for word in sorted(FINISH_REASONS))
 )
@@ -31,49 +31,26 @@ def trips(call: Call, body: bytes) -> bool:
     return any(name not in body for name in _NEEDED)
 
 
-def _fits(out: bytes, usage: re.Match[bytes]) -> bool:
-    """Whether the event that has this usage is as clients need it, by its bytes; those of one event end with a blank line."""
-    if b"\r" in out:
-        return False
-    event = out[out.rfind(b"\n\n", 0, usage.start()) + 1 : out.find(b"\n\n", usage.end()) + 1]
-    return _CHOICES.search(event) is not None and all(name in event for name in _NEEDED)
-
-
 class MendingPipe(ChatPipe):
     """A chat stream whose doubtful events are read, and all of them once one of those had to be changed."""
 
-    def __init__(self, stream: ChatStream, *, hide_usage: bool, several: bool) -> None:
+    def __init__(self, read: Callable[[], ChatStream], *, hide_usage: bool, several: bool) -> None:
+        """`read` makes what reads events; most streams need none."""
         super().__init__(hide_usage=hide_usage, several=several)
-        self._stream = stream
+        self._read = read
+        self._stream: ChatStream | None = None
         self._splitter = _scan.EventSplitter()
-        self._begun = False
         self._sloppy = False
 
     @property
     def error(self) -> ProviderError | None:
-        return super().error or self._stream.error
+        return super().error or (None if self._stream is None else self._stream.error)
 
     def feed(self, data: bytes) -> bytes:
         out = self._scanner.feed(data)
-        if not self._sloppy and not self._doubtful(out):
+        if not (self._sloppy or self._scanner.doubtful):
             return out
-        mended = b"".join(
-            chunk for event, payload in self._splitter.feed(out) for chunk in self._stream.feed(event, payload)
-        )
+        stream = self._stream = self._stream or self._read()
+        mended = b"".join(chunk for event, payload in self._splitter.feed(out) for chunk in stream.feed(event, payload))
         self._sloppy = self._sloppy or mended != out
         return mended
-
-    def _doubtful(self, out: bytes) -> bool:
-        if not self._begun and b"data" in out:
-            # A server that fills its first chunk fills them all.
-            self._begun = True
-            if any(name not in out for name in _NEEDED):
-                self._sloppy = True
-                return True
-        # What opens a call may open it again; what goes on with one needs its own index beside its choice's.
-        if b'"tool_calls"' in out and (b'"name"' in out or out.count(b'"index"') < 2 * out.count(b'"tool_calls"')):
-            return True
-        if b'"usage"' in out and not all(_fits(out, found) for found in _USAGE.finditer(out)):
-            return True
-        reason = self._scanner.finish_reason
-        return reason is not None and reason not in FINISH_REASONS

@@ -30,7 +30,7 @@ from fastroute.metrics import Metrics
 from fastroute.opaque import OpaquePipe
 from fastroute.outcomes import RetryBudget
 from fastroute.pipes import ChatPipe, NativePipe, Pipe, TranslatedPipe
-from fastroute.upstreams.dialect import BrokenAnswer, ProviderError, error_from
+from fastroute.upstreams.dialect import BrokenAnswer, ChatStream, ProviderError, error_from
 from fastroute.upstreams.faults import UpstreamFault
 from fastroute.upstreams.pool import Deadlines
 from fastroute.upstreams.responses import ResponsesStream
@@ -257,19 +257,22 @@ class _Attempt(Try):
         if native and call.surface.operation == "responses":
             assert encoder is not None
             return NativePipe(ResponsesStream(), encoder)
-        # Our encoders tell usage at the end whatever the caller asked; only chat lets a caller do without.
-        translator = dialect.stream(
+        if native and encoder is None:
+            return MendingPipe(self._translator, hide_usage=call.hide_usage, several=call.choices > 1)
+        if native:
+            assert encoder is not None
+            return NativePipe(self._translator(), encoder)
+        return TranslatedPipe(self._translator(), encoder)
+
+    def _translator(self) -> ChatStream:
+        call = self.call
+        return self.upstream.dialect.stream(
             model=call.model,
             created=call.created,
             id=f"chatcmpl-{call.id}",
-            include_usage=encoder is not None or not call.hide_usage,
+            # Our encoders tell usage at the end whatever the caller asked; only chat lets a caller do without.
+            include_usage=call.surface.caller is not None or not call.hide_usage,
         )
-        if native and encoder is None:
-            return MendingPipe(translator, hide_usage=call.hide_usage, several=call.choices > 1)
-        if native:
-            assert encoder is not None
-            return NativePipe(translator, encoder)
-        return TranslatedPipe(translator, encoder)
 
     # --- endings: each settles, each says what the caller would read ------------------------------------------------
 

@@ -18,7 +18,7 @@ cdef class Core:
     cdef object healthy  # whose quiet lanes these are
     cdef set quiet
     cdef public object deadlines, whole, patient
-    cdef public Sweep unwatched
+    cdef public Sweep unwatched, leaving
     cdef public int max_attempts
 
     cdef Standing standing(self, entry)

@@ -6,12 +6,12 @@ for the worse is told by the methods of `relay._Attempt`, in Python. `_relay.pyi
 """
 
 from fastroute import settle
-from fastroute._scan import plain_answer
+from fastroute._scan import ScanError, plain_answer
 from fastroute.bodies import body_for
 from fastroute.call import CallerGone, Failed, Poor
 from fastroute.callers import ShapeError
 from fastroute.domain import Attempt, Reservation, Usage
-from fastroute.outcomes import RETRY_START
+from fastroute.outcomes import RETRY_START, content_max
 from fastroute.paying import TELLING
 from fastroute.plausibility import judged
 from fastroute.upstreams.dialect import DialectError
@@ -46,6 +46,8 @@ cdef extern from *:
 cdef object OUTPUT_UNKNOWN = settle.OUTPUT_UNKNOWN
 cdef bytes JSON = b"application/json"
 cdef object TOKENS_MAX = 1_000_000_000
+# What may come before the first content: comments and promises, which are held back until there is an answer.
+cdef Py_ssize_t HELD_MAX = 1 << 20
 cdef Words telling = TELLING
 cdef object BEGINS = RemoteCore.begin
 # What a budget of retries holds while nothing was retried.
@@ -253,6 +255,89 @@ cdef class Try:
                 self.succeed(Usage(prompt - cached, output, cached, 0, reasoning), len(body))
                 return body
         return await self.looked_into(body)
+
+    async def streamed(self, writer):
+        cdef Call call = self.call
+        cdef Core relay = self.relay
+        cdef Exchange wire = None
+        cdef bytes held = b"", out
+        cdef bint begun = False, whole
+        fault = None
+        exchange = self.begin()
+        try:
+            if type(exchange) is Exchange:
+                wire = <Exchange>exchange
+                while not wire.answer():
+                    await wire.coming()
+            else:
+                while not exchange.answer():
+                    await exchange.coming()
+            if exchange.status != 200 and not (call.surface.opaque and 200 < exchange.status < 300):
+                raise await self.answered_no(exchange)
+        except UpstreamFault as broken:
+            raise self.faulted(broken) from None
+        self.named(exchange)
+        call.content_type = exchange.header(b"content-type") or b""
+        if call.surface.opaque:
+            call.answered = exchange.status
+        elif not call.content_type.startswith(b"text/event-stream"):
+            raise await self.not_a_stream(exchange, call.content_type)
+        pipe = self.pipe(call.content_type)
+        most = content_max(call.output_cap, call.choices)
+        while pipe.error is None and not pipe.ended:
+            try:
+                if wire is None:
+                    data = await exchange.chunk()
+                else:
+                    data = wire.here()
+                    while data is None:
+                        await wire.more()
+                        data = wire.here()
+                if not data:
+                    break
+                out = pipe.feed(data)
+            except UpstreamFault as broken:
+                fault = broken
+                break
+            except ScanError as error:
+                fault = UpstreamFault("limit", error.message, sent=True)
+                relay.metrics.limit("sse_line")
+                break
+            if most is not None and pipe.content_bytes > most:
+                fault = UpstreamFault("limit", "the answer is longer than the cap it was asked for with", sent=True)
+                relay.metrics.limit("stream")
+                break
+            # What is there in full leaves with its end: a send is a trip between threads, 12 us.
+            whole = exchange.complete and pipe.ended and pipe.complete and pipe.error is None
+            if begun:
+                if whole:
+                    held = out
+                elif out:
+                    await writer.send(out)
+                continue
+            held = held + out if held else out
+            if pipe.content_seen and pipe.error is None:
+                begun = True
+                exchange.committed()
+                call.first_chunk_at = moment(call.loop)
+                if not whole:
+                    await writer.begin(call, self.entry)
+                    await writer.send(held)
+                    held = b""
+            elif len(held) > HELD_MAX:
+                fault = UpstreamFault("limit", "a megabyte came and no content in it", sent=True)
+                relay.metrics.limit("stream")
+                break
+        if fault is not None or pipe.error is not None or not pipe.complete or (
+            self.poor_matters and not pipe.content_seen
+        ):
+            await self.ended(writer, pipe, fault, held, begun=begun)
+            return
+        if not exchange.complete:
+            relay.leaving.add_at(exchange, call.loop, moment(call.loop))
+        self.succeed(pipe.usage, pipe.content_bytes)
+        await writer.begin(call, self.entry)
+        await writer.end(held + pipe.finish(writer.comment(call)))
 
     cpdef object begin(self):
         """Send the request; what cannot be sent settles the attempt and is `Poor`."""

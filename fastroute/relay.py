@@ -6,7 +6,6 @@ placement may be tried; after it a broken stream is told as broken. Two provider
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
@@ -14,7 +13,7 @@ import msgspec
 import orjson
 from msgspec.structs import replace
 
-from fastroute import _scan, outcomes, paying, settle
+from fastroute import outcomes, paying, settle
 from fastroute._relay import Core, Try
 from fastroute._sweep import Sweep
 from fastroute.bodies import answer_of, is_native
@@ -41,8 +40,6 @@ __all__ = ["CallerGone", "Failed", "Relay", "Writer"]
 WATCH_AFTER_S: Final = 0.05
 # After its last word a provider has this long to end the message too, so that the connection can be kept.
 LINGER_S: Final = 0.25
-# What may come before the first content: comments and promises, which are held back until there is an answer.
-HELD_MAX: Final = 1 << 20
 
 
 class Writer(Protocol):
@@ -92,6 +89,7 @@ class Relay(Core):
         self.retries = RetryBudget()
         # Most answers are over before anybody need look whether their callers left.
         self.unwatched: Sweep[Call] = Sweep(WATCH_AFTER_S, Call.watch)
+        self.leaving: Sweep[Exchange] = Sweep(LINGER_S, _leave)
 
     def cover(self, call: Call) -> None:
         """What a budget has to know of a request before anything of it is reserved; `Failed` for what it cannot pay."""
@@ -143,74 +141,8 @@ class _Attempt(Try):
         self.succeed(usage, len(body))
         return await give()
 
-    async def streamed(self, writer: Writer) -> None:
-        call = self.call
-        exchange = self.begin()
-        try:
-            while not exchange.answer():
-                await exchange.coming()
-            if exchange.status != 200 and not (call.surface.opaque and 200 < exchange.status < 300):
-                raise await self.answered_no(exchange)
-        except UpstreamFault as broken:
-            raise self.faulted(broken) from None
-        self.named(exchange)
-        content_type = exchange.header(b"content-type") or b""
-        call.content_type = content_type
-        if call.surface.opaque:
-            call.answered = exchange.status
-        elif not content_type.startswith(b"text/event-stream"):
-            raise await self._not_a_stream(exchange, content_type)
-        pipe = OpaquePipe(content_type) if call.surface.opaque else self._pipe()
-        content_max = outcomes.content_max(call.output_cap, call.choices)
-        held = tail = b""
-        committed = False
-        fault: UpstreamFault | None = None
-        while pipe.error is None and not pipe.ended:
-            try:
-                data = await exchange.chunk()
-                if not data:
-                    break
-                out = pipe.feed(data)
-            except UpstreamFault as error:
-                fault = error
-                break
-            except _scan.ScanError as error:
-                fault = UpstreamFault("limit", error.message, sent=True)
-                self.relay.metrics.limit("sse_line")
-                break
-            if content_max is not None and pipe.content_bytes > content_max:
-                fault = UpstreamFault("limit", "the answer is longer than the cap it was asked for with", sent=True)
-                self.relay.metrics.limit("stream")
-                break
-            # What is there in full leaves with its end: a send is a trip between threads, 12 us.
-            last = exchange.complete and _over(pipe)
-            if committed:
-                if last:
-                    tail = out
-                elif out:
-                    await writer.send(out)
-                continue
-            held += out
-            if pipe.content_seen and pipe.error is None:
-                committed = True
-                exchange.committed()
-                call.first_chunk_at = call.loop.time()
-                if last:
-                    tail = held
-                else:
-                    await writer.begin(call, self.entry)
-                    await writer.send(held)
-                held = b""
-            elif len(held) > HELD_MAX:
-                fault = UpstreamFault("limit", "a megabyte came and no content in it", sent=True)
-                self.relay.metrics.limit("stream")
-                break
-        if pipe.ended and not exchange.complete:
-            await _farewell(exchange)
-        await self._end(writer, pipe, fault, tail if committed else held, begun=committed)
-
-    async def _end(self, writer: Writer, pipe: Pipe, fault: UpstreamFault | None, held: bytes, *, begun: bool) -> None:
-        """How a stream ends: cleanly, or poorly before anything was told, or as a break that is told as one."""
+    async def ended(self, writer: Writer, pipe: Pipe, fault: UpstreamFault | None, held: bytes, *, begun: bool) -> None:
+        """How a stream ends that does not end well: poorly before anything was told, or as a break that is told as one."""
         call, said = self.call, pipe.error
         if said is None and fault is None and pipe.complete:
 
@@ -218,11 +150,7 @@ class _Attempt(Try):
                 await writer.begin(call, self.entry)
                 await writer.end(held + pipe.finish(writer.comment(call)))
 
-            if self.poor_matters and not pipe.content_seen:
-                raise self._low_quality(pipe.usage, 0, give)
-            self.succeed(pipe.usage, pipe.content_bytes)
-            await give()
-            return
+            raise self._low_quality(pipe.usage, 0, give)
         self.stop()
         seen = self._seen_so_far(pipe) if pipe.content_seen else None
         if said is not None:
@@ -248,8 +176,10 @@ class _Attempt(Try):
         said = self.upstream.dialect.error(exchange.status, await refused_with(exchange))
         return self._refused(exchange.status, said, exchange)
 
-    def _pipe(self) -> Pipe:
+    def pipe(self, content_type: bytes) -> Pipe:
         call, dialect = self.call, self.upstream.dialect
+        if call.surface.opaque:
+            return OpaquePipe(content_type)
         native = is_native(call, self.upstream)
         if native and dialect.name == "openai" and call.surface.operation == "completions":
             return ChatPipe(hide_usage=call.hide_usage, several=call.choices > 1)
@@ -372,7 +302,7 @@ class _Attempt(Try):
         message = f"{name} error: it answered with the status {status}"
         return Poor(Failed(502, "server_error", "bad_upstream_answer", message), again=True)
 
-    async def _not_a_stream(self, exchange: Exchange, content_type: bytes) -> Poor:
+    async def not_a_stream(self, exchange: Exchange, content_type: bytes) -> Poor:
         """A 200 that is no stream: an error object, or something that is not ours to relay."""
         if content_type.startswith(b"application/json"):
             try:
@@ -413,15 +343,5 @@ def reply_for(call: Call) -> Reply:
     return Reply(call.id.removeprefix("req_"), call.created, call.model, orjson.loads(call.body), call.input_bound // 4)
 
 
-def _over(pipe: Pipe) -> bool:
-    return pipe.ended and pipe.complete and pipe.error is None
-
-
-async def _farewell(exchange: Exchange) -> None:
-    """Wait a moment for the end of a message whose last word was said; whatever else comes is nobody's."""
-    try:
-        async with asyncio.timeout(LINGER_S):
-            while await exchange.chunk():
-                pass
-    except (TimeoutError, UpstreamFault):
-        exchange.stop()
+def _leave(exchange: Exchange) -> None:
+    exchange.stop()

@@ -84,3 +84,5 @@ cdef class Exchange:
     cpdef bint answer(self) except? False
     cpdef coming(self)
     cpdef bytes taken(self)
+    cdef bytes here(self)
+    cdef Arrival more(self)

@@ -533,19 +533,28 @@ cdef class Exchange:
             raise UpstreamFault("limit", TOO_LARGE, sent=True)
         return turn.take()
 
-    async def chunk(self):
+    cdef bytes here(self):
+        """What has arrived; empty at the clean end, None while there is nothing."""
         cdef Turn turn = self.turn
-        while turn.unread == 0:
+        if turn.unread == 0:
             if turn.kind is not None:
                 raise turn.fault()
-            if turn.state == DONE:
-                return b""
-            try:
-                await turn.arrival(BYTES)
-            except BaseException:
-                turn.stop()
-                raise
+            return b"" if turn.state == DONE else None
         data = turn.take()
         if turn.connection is not None:
             turn.connection.resume()
+        return data
+
+    cdef Arrival more(self):
+        return self.turn.arrival(BYTES)
+
+    async def chunk(self):
+        data = self.here()
+        while data is None:
+            try:
+                await self.more()
+            except BaseException:
+                self.turn.stop()
+                raise
+            data = self.here()
         return data

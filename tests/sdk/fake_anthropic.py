@@ -5,27 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.sdk.fake_words import (
-    AFTER_TOOLS,
-    SIGNATURE,
-    TEXT,
-    THOUGHT,
-    USAGE,
-    Body,
-    Reply,
-    arguments_of,
-    count_of,
-    document,
-    pieces,
-    sse,
-    value_of,
-)
+from tests.sdk import fake_words as fake
+from tests.sdk.fake_words import Body, Reply
 
 
 def answer(body: Body, fault: str) -> Reply:
     blocks = _blocks(body)
     stop = "tool_use" if blocks[-1]["type"] == "tool_use" else "end_turn"
-    usage = {"input_tokens": USAGE[0], "output_tokens": USAGE[1]}
+    usage = {"input_tokens": fake.USAGE[0], "output_tokens": fake.USAGE[1]}
     cache = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
     told: Body = {
         "id": "msg_1",
@@ -37,7 +24,7 @@ def answer(body: Body, fault: str) -> Reply:
         "stop_sequence": None,
         "usage": {**usage, **cache},
     }
-    return _stream(told, fault) if body.get("stream") else document(told)
+    return _stream(told, fault) if body.get("stream") else fake.document(told)
 
 
 def _blocks(body: Body) -> list[Body]:
@@ -46,20 +33,20 @@ def _blocks(body: Body) -> list[Body]:
     tools = [tool for tool in body.get("tools") or [] if "input_schema" in tool]
     blocks: list[Body] = []
     if (body.get("thinking") or {}).get("type") in ("enabled", "adaptive"):
-        blocks.append({"type": "thinking", "thinking": THOUGHT, "signature": SIGNATURE})
+        blocks.append({"type": "thinking", "thinking": fake.THOUGHT, "signature": fake.SIGNATURE})
     form = (body.get("output_config") or {}).get("format")
     if tools and not answered and (body.get("tool_choice") or {}).get("type") != "none":
-        made = arguments_of(tools[0]["input_schema"], count_of(body["messages"]))
+        made = fake.arguments_of(tools[0]["input_schema"], fake.count_of(body["messages"]))
         return blocks + [
             {"type": "tool_use", "id": f"toolu_{place}", "name": tools[0]["name"], "input": arguments}
             for place, arguments in enumerate(made)
         ]
     if form:
-        text = json.dumps(value_of(form["schema"]))
+        text = json.dumps(fake.value_of(form["schema"]))
     elif "JSON object" in str(body.get("system")):
         text = '{"greeting": "hello"}'
     else:
-        text = AFTER_TOOLS if answered else TEXT
+        text = fake.AFTER_TOOLS if answered else fake.TEXT
     return [*blocks, {"type": "text", "text": text}]
 
 
@@ -67,7 +54,7 @@ def _stream(told: Body, fault: str) -> Reply:
     events: list[bytes] = []
 
     def say(kind: str, **fields: Any) -> None:
-        events.append(sse({"type": kind, **fields}, kind))
+        events.append(fake.sse({"type": kind, **fields}, kind))
 
     begun = {**told, "content": [], "stop_reason": None, "usage": {**told["usage"], "output_tokens": 1}}
     say("message_start", message=begun)
@@ -76,13 +63,13 @@ def _stream(told: Body, fault: str) -> Reply:
         empty: Body = {"text": {"text": ""}, "thinking": {"thinking": "", "signature": ""}, "tool_use": {"input": {}}}
         say("content_block_start", index=place, content_block={**block, **empty[block["type"]]})
         if block["type"] == "text":
-            deltas = [{"type": "text_delta", "text": piece} for piece in pieces(block["text"])]
+            deltas = [{"type": "text_delta", "text": piece} for piece in fake.pieces(block["text"])]
         elif block["type"] == "thinking":
-            deltas = [{"type": "thinking_delta", "thinking": piece} for piece in pieces(block["thinking"])]
+            deltas = [{"type": "thinking_delta", "thinking": piece} for piece in fake.pieces(block["thinking"])]
             deltas.append({"type": "signature_delta", "signature": block["signature"]})
         else:
             text = json.dumps(block["input"])
-            deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in ("", *pieces(text))]
+            deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in ("", *fake.pieces(text))]
         for delta in deltas:
             say("content_block_delta", index=place, delta=delta)
         if fault == "cut":

@@ -4,20 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tests.sdk.fake_words import (
-    AFTER_TOOLS,
-    TEXT,
-    THOUGHT,
-    USAGE,
-    Body,
-    Reply,
-    arguments_of,
-    count_of,
-    document,
-    pieces,
-    sse,
-    value_of,
-)
+from tests.sdk import fake_words as fake
+from tests.sdk.fake_words import Body, Reply
 
 
 def answer(body: Body, fault: str, stream: bool) -> Reply:
@@ -27,18 +15,22 @@ def answer(body: Body, fault: str, stream: bool) -> Reply:
     mode = ((body.get("toolConfig") or {}).get("functionCallingConfig") or {}).get("mode")
     parts: list[Body] = []
     if (config.get("thinkingConfig") or {}).get("includeThoughts"):
-        parts.append({"text": THOUGHT, "thought": True})
+        parts.append({"text": fake.THOUGHT, "thought": True})
     if declared and not answered and mode != "NONE":
         schema = declared[0].get("parametersJsonSchema") or declared[0].get("parameters") or {}
-        made = arguments_of(schema, count_of(body["contents"]))
+        made = fake.arguments_of(schema, fake.count_of(body["contents"]))
         parts += [{"functionCall": {"name": declared[0]["name"], "args": arguments}} for arguments in made]
     elif "responseJsonSchema" in config:
-        parts += [{"text": piece} for piece in pieces(json.dumps(value_of(config["responseJsonSchema"])))]
+        parts += [{"text": piece} for piece in fake.pieces(json.dumps(fake.value_of(config["responseJsonSchema"])))]
     elif config.get("responseMimeType") == "application/json":
         parts.append({"text": '{"greeting": "hello"}'})
     else:
-        parts += [{"text": piece} for piece in pieces(AFTER_TOOLS if answered else TEXT)]
-    usage = {"promptTokenCount": USAGE[0], "candidatesTokenCount": USAGE[1], "totalTokenCount": sum(USAGE)}
+        parts += [{"text": piece} for piece in fake.pieces(fake.AFTER_TOOLS if answered else fake.TEXT)]
+    usage = {
+        "promptTokenCount": fake.USAGE[0],
+        "candidatesTokenCount": fake.USAGE[1],
+        "totalTokenCount": sum(fake.USAGE),
+    }
 
     def told(parts: list[Body], finish: str | None) -> Body:
         candidate: Body = {"content": {"role": "model", "parts": parts}, "index": 0}
@@ -47,13 +39,13 @@ def answer(body: Body, fault: str, stream: bool) -> Reply:
         return {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "gemini", "responseId": "r1"}
 
     if not stream:
-        return document(told(parts, "STOP"))
-    events = [sse(told([part], None)) for part in parts]
+        return fake.document(told(parts, "STOP"))
+    events = [fake.sse(told([part], None)) for part in parts]
     if fault == "cut":
         return Reply(events=events, end="cut")
     if fault == "unfinished":
         return Reply(events=events)
     if fault == "late":
         error = {"code": 503, "message": "over", "status": "UNAVAILABLE"}
-        return Reply(events=[*events, sse({"error": error})], pause=True)
-    return Reply(events=[*events, sse(told([{"text": ""}], "STOP"))])
+        return Reply(events=[*events, fake.sse({"error": error})], pause=True)
+    return Reply(events=[*events, fake.sse(told([{"text": ""}], "STOP"))])

@@ -354,6 +354,16 @@ def stubs() -> Iterator[Stubs]:
     stubs.close()
 
 
+def provider() -> Any:
+    """A provider for the tests of a module: `lab = provider()` where the module's fixtures stand."""
+
+    @pytest.fixture(scope="module")
+    def opened(stubs: Stubs) -> Stub:
+        return stubs.open()
+
+    return opened
+
+
 # --- the gateway ----------------------------------------------------------------------------------------------------
 
 

@@ -29,10 +29,8 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     kit.end_well(running)
 
 
-@pytest.fixture(scope="module")
-def lab(stubs: Any) -> Any:
-    """The provider behind every model of the house."""
-    return stubs.open()
+# The provider behind every model of the house.
+lab = kit.provider()
 
 
 @pytest.fixture(scope="module")

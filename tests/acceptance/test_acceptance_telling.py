@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from acceptance_kit import chat, chat_events, error, streamed, whole
+from acceptance_kit import chat, chat_events, error, provider, streamed, whole
 
 CONFIG = """
 health: {{threshold: 1000}}
@@ -24,14 +24,7 @@ aliases:
 """
 
 
-@pytest.fixture(scope="module")
-def lab(stubs: Any) -> Any:
-    return stubs.open()
-
-
-@pytest.fixture(scope="module")
-def backup(stubs: Any) -> Any:
-    return stubs.open()
+backup = provider()
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from acceptance_kit import chat, chat_events, error, silent, streamed, whole
+from acceptance_kit import chat, chat_events, error, provider, silent, streamed, whole
 
 SMALL, MEDIUM = "mistral-small-latest", "mistral-medium-latest"
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
@@ -24,9 +24,7 @@ PRICES = {
 }
 
 
-@pytest.fixture(scope="module")
-def mistral(stubs: Any) -> Any:
-    return stubs.open()
+mistral = provider()
 
 
 @pytest.fixture(scope="module")

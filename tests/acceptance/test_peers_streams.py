@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 import pytest
-from acceptance_kit import chat_events, claude_events, error, event, gemini_events, silent, streamed, whole
+from acceptance_kit import chat_events, claude_events, error, event, gemini_events, provider, silent, streamed, whole
 
 FIRST_CHUNK_MS, IDLE_MS = 400, 500
 CONFIG = """
@@ -35,14 +35,8 @@ WORDS = {"gpt": chat_events, "claude": claude_events, "gemini": gemini_events}
 EVERY = pytest.mark.parametrize("model", WORDS)
 
 
-@pytest.fixture(scope="module")
-def first(stubs: Any) -> Any:
-    return stubs.open()
-
-
-@pytest.fixture(scope="module")
-def spare(stubs: Any) -> Any:
-    return stubs.open()
+first = provider()
+spare = provider()
 
 
 @pytest.fixture(scope="module")

@@ -147,16 +147,9 @@ class Agent:
             pytest.fail(f"the agent did not end:\n{self.said}")
 
 
-@pytest.fixture(scope="module")
-def a(stubs: Any) -> Any:
-    """An agent that a test announces itself, and plays."""
-    return stubs.open()
-
-
-@pytest.fixture(scope="module")
-def b(stubs: Any) -> Any:
-    """Another."""
-    return stubs.open()
+# Agents that a test announces itself, and plays.
+a = kit.provider()
+b = kit.provider()
 
 
 @pytest.fixture

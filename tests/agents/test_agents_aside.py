@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from acceptance_kit import provider
 
 CONFIG = """
 server: {{drain_ms: 2000}}
@@ -17,9 +18,7 @@ models:
 POLICY = "policy: shaded\nrouting: {primary: [quick]}\nshadow: {model: twin}\ncapture: {prompts: true}\n"
 
 
-@pytest.fixture(scope="module")
-def own(stubs: Any) -> Any:
-    return stubs.open()
+own = provider()
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from acceptance_kit import provider
 
 from fastroute.cli.agents import told
 from fastroute.config import load
@@ -29,9 +30,7 @@ aliases:
 """
 
 
-@pytest.fixture(scope="module")
-def openai(stubs: Any) -> Any:
-    return stubs.open()
+openai = provider()
 
 
 @pytest.fixture(scope="module")

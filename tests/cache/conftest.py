@@ -60,10 +60,8 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(redis, "GET_S", 10.0)
 
 
-@pytest.fixture(scope="module")
-def up(stubs: Any) -> Any:
-    """The provider behind every model here."""
-    return stubs.open()
+# The provider behind every model here.
+up = kit.provider()
 
 
 # --- stores that others share ---------------------------------------------------------------------------------------

@@ -33,8 +33,7 @@ def gateway(serve: Any, lab: Any, backup: Any) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def _clean(lab: Any, backup: Any, gateway: Any) -> None:
-    lab.forget()
+def _clean(clean: None, backup: Any, gateway: Any) -> None:
     backup.forget()
     for _ in range(5):
         gateway.ask("dummy")

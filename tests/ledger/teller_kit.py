@@ -218,6 +218,11 @@ def sent(account, hold, request="req_1"):
     return hold
 
 
+async def spend(account, microdollars):
+    """An attempt that came to so much: reserved for, sent and settled."""
+    account.settle(sent(account, await funded(account)), exact(microdollars), "ok", 200, 1)
+
+
 def unused(account, hold):
     """What was waited for came, and goes back as it is."""
     assert not isinstance(hold, Shortage), hold

@@ -9,7 +9,7 @@ from fastroute.ledger.journal import Reader
 from fastroute.ledger.teller import Teller
 from fastroute.ledger.tokens import digest
 from tests.ledger.path_kit import facts, window
-from tests.ledger.teller_kit import PEPPER, TOKEN, VOID, FakeBooks, exact, funded, scene, sent, until, unused
+from tests.ledger.teller_kit import PEPPER, TOKEN, VOID, FakeBooks, exact, funded, scene, sent, spend, until, unused
 
 # --- a request's money ----------------------------------------------------------------------------------------------------
 
@@ -157,7 +157,7 @@ async def test_what_was_sent_is_told_to_its_end_once_there_is_room_again(books, 
 async def test_a_life_ends_in_good_order_when_everything_is_settled(books, open_teller):
     teller = await open_teller()
     account = await teller.find(TOKEN)
-    account.settle(sent(account, await funded(account)), exact(100), "ok", 200, 1)
+    await spend(account, 100)
     await teller.close()
     assert isinstance(teller.journal.written[-1], records.Stop)
     assert teller.journal.closed

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fastroute.ledger import teller as tellers
-from tests.ledger.teller_kit import TOKEN, exact, funded, scene, sent, until
+from tests.ledger.teller_kit import TOKEN, scene, spend, until
 
 ROOT = Path(tellers.__file__).parents[2]
 
@@ -81,7 +81,7 @@ async def test_nothing_is_left_of_a_call_once_it_is_over(books, open_teller):
     """Accounts that nobody uses any more go, whatever was held through them."""
     teller = await open_teller()
     account = await teller.find(TOKEN)
-    account.settle(sent(account, await funded(account)), exact(1), "ok", 200, 1)
+    await spend(account, 1)
     del account
     books.change()
     await until(lambda: teller.known(TOKEN) is None)

@@ -10,7 +10,7 @@ from fastroute.ledger import records
 from fastroute.ledger.accounts import Shortage
 from fastroute.ledger.protocol import Hello, Over, Recall, Refresh
 from fastroute.ledger.teller import BooksUnreachable, Declined, Teller
-from tests.ledger.teller_kit import LEASE_MS, PEPPER, TOKEN, exact, funded, scene, sent, until, unused
+from tests.ledger.teller_kit import LEASE_MS, PEPPER, TOKEN, exact, funded, scene, sent, spend, until, unused
 
 
 @scene
@@ -19,7 +19,7 @@ async def test_without_a_bookkeeper_requests_go_on_with_what_is_here_until_the_l
     clock = ManualClock()
     teller = await open_teller(clock, fund_ms=50)
     account = await teller.find(TOKEN)
-    account.settle(sent(account, await funded(account)), exact(100), "ok", 200, 1)
+    await spend(account, 100)
     await until(lambda: teller.holder.balance(1)[4] >= 800)
     await books.close()
     await until(lambda: not teller.connected)
@@ -40,7 +40,7 @@ async def test_a_bookkeeper_that_comes_back_is_greeted_with_the_same_life(books,
     """Totals are told again, what was asked is asked again, and nothing is lent twice for it."""
     teller = await open_teller()
     account = await teller.find(TOKEN)
-    account.settle(sent(account, await funded(account)), exact(70), "ok", 200, 1)
+    await spend(account, 70)
     await books.close()
     await until(lambda: not teller.connected)
     waiting = asyncio.ensure_future(account.fund(10**6, 1))
@@ -97,7 +97,7 @@ async def test_answers_said_twice_lend_once(books, open_teller):
     teller = await open_teller()
     account = await teller.find(TOKEN)
     for _ in range(20):
-        account.settle(sent(account, await funded(account)), exact(100), "ok", 200, 1)
+        await spend(account, 100)
         await asyncio.sleep(0.002)
     await until(lambda: teller.holder.balance(1)[0] == books.granted[1])
 

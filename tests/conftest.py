@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 import pytest
+
+# Nine thousand tests stay from the time they are found: what looks for garbage would look through them again and again.
+gc.disable()
 
 # Houses of many processes under load: one after the other, beside whatever is quiet.
 CROWDED = ("tests/money/", "tests/bench/", "tests/server/test_server_processes", "tests/server/test_server_streams")
@@ -20,6 +24,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         file = item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group("crowded" if file.startswith(CROWDED) else file))
     items.sort(key=lambda item: next(n for n, path in enumerate((*LONGEST, "")) if item.nodeid.startswith(path)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """From here on garbage is looked for, among what the tests make."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture

@@ -5,6 +5,9 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml setup.py $(shell find fastroute -name '*.p[yx][xdi]')
 
+# Tests start a thousand processes: what one has compiled the next need not, whatever the caller's own Python keeps.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run test lint bench bench-history torture clients weights clean
 
 # The gateway with simulated providers: no keys, no services.

@@ -16,7 +16,7 @@ run: .venv/.built
 
 # Everything that must hold: style, types, behaviour. Pytest's own line comes last.
 test: lint
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/.tested
 	$(BIN)/ruff check .

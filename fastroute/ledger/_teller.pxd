@@ -24,4 +24,4 @@ cdef class TellerCore(TillCore):
     cdef list faces
 
     cpdef object known(self, bytes token)
-    cdef object unknown(self, bytes name)
+    cdef object unknown(self, bytes name, long long now)

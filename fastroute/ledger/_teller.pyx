@@ -107,6 +107,7 @@ cdef class TellerCore(TillCore):
     cpdef object known(self, bytes token):
         cdef uint64_t mark[2]
         cdef Py_ssize_t place
+        cdef long long now
         cdef AccountCore account
         if self.word[0] != self._seen:
             self._moved()
@@ -114,16 +115,24 @@ cdef class TellerCore(TillCore):
         fr_siphash(self.secret, PyBytes_AS_STRING(token), PyBytes_GET_SIZE(token), mark)
         place = mark[0] & (FACES - 1)
         account = self.faces[place]
-        if account is None or self.marks[place][0] != mark[0] or self.marks[place][1] != mark[1]:
-            name = self._digester.digest(token)
-            account = self._cache.get(name)
-            if account is None:
-                return self.unknown(name)
-            self._cache.move_to_end(name)
-            self.faces[place] = account
-            self.marks[place] = mark
-        return account if now_ms(self.clock) < account.path.until_ms else None
+        now = now_ms(self.clock)
+        if (
+            account is not None
+            and self.marks[place][0] == mark[0]
+            and self.marks[place][1] == mark[1]
+            and now < account.path.until_ms
+        ):
+            return account
+        name = self._digester.digest(token)
+        account = self._cache.get(name)
+        if account is None or now >= account.path.until_ms:
+            # Of whoever is over it may be known already that nobody lives by that token.
+            return self.unknown(name, now)
+        self._cache.move_to_end(name)
+        self.faces[place] = account
+        self.marks[place] = mark
+        return account
 
-    cdef object unknown(self, bytes name):
+    cdef object unknown(self, bytes name, long long now):
         found = self._unknown.get(name)
-        return found if found is not None and now_ms(self.clock) < found.until_ms else None
+        return found if found is not None and now < found.until_ms else None

@@ -141,6 +141,25 @@ async def test_an_account_ends_at_its_time_and_is_asked_for_then(books, open_tel
     books.dead[digest(PEPPER, TOKEN)] = books.dead[1] = "expired"
     assert (await teller.find(TOKEN)).state == "expired"
     assert await account.fund(1, 1) == Shortage(401, "expired")
+    asked = len(books.of(Who))
+    assert teller.known(TOKEN).state == (await teller.find(TOKEN)).state == "expired"
+    assert len(books.of(Who)) == asked, "whoever calls on is not asked for with every call"
+
+
+@scene
+async def test_a_caller_whose_account_was_met_another_way_is_known_again(books, open_teller):
+    """What was found without a digest hides nothing that was learned since."""
+    clock = ManualClock()
+    books.accounts[digest(PEPPER, TOKEN)] = facts(window(1, ends_in_ms=5000))
+    teller = await open_teller(clock)
+    before = await teller.find(TOKEN)
+    assert teller.known(TOKEN) is before
+    clock.advance(5000)
+    books.accounts[digest(PEPPER, TOKEN)] = facts(window(2, ends_in_ms=86_400_000))
+    met = await teller.account(1)
+    assert met is not before
+    assert await teller.find(TOKEN) is met
+    assert teller.known(TOKEN) is met
 
 
 @scene

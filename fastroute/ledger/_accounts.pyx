@@ -16,7 +16,7 @@ from fastroute._fields cimport at, must_be
 from fastroute._now cimport now_ms
 from fastroute.ledger._journal cimport Appender
 from fastroute.ledger._leases cimport Hold, HolderCore
-from fastroute.ledger._records cimport finish as finish_record, send_plain as send_record, settle_plain as settle_record
+from fastroute.ledger._records cimport finish as finish_record, send as send_record, settle as settle_record
 
 SYNC_MS = 50
 LATE_MAX = 100_000  # records that wait for room in the journal
@@ -25,7 +25,6 @@ cdef int SEND = records.SEND, SETTLE = records.SETTLE, FINISH = records.FINISH
 cdef double SYNC_S = SYNC_MS / 1000
 cdef Py_ssize_t LATEST = LATE_MAX
 cdef dict NO_DETAILS = {}
-
 
 
 cdef class TillCore:

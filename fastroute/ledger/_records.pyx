@@ -1,7 +1,7 @@
 # cython: language_level=3, auto_pickle=False
 """The three records of every request, written as `records.encode` writes them, without a struct made for each.
 
-A record that is unusual (a number beyond 64 bits, a text of kilobytes) is `records`' own. `_records.pyi` has the contracts.
+A record that is unusual (a number beyond 63 bits, a text of kilobytes) is `records`' own.
 """
 
 from fastroute.ledger import records
@@ -15,7 +15,6 @@ from libc.string cimport memcpy
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
 
-from fastroute._core cimport PATH_MAX
 from fastroute.ledger._leases cimport told
 
 cdef object encode = records.encode
@@ -127,26 +126,11 @@ cdef void amounts(Out *out, int count, const int64_t *values) noexcept:  # as `w
             whole(out, values[place])
 
 
-cdef bint plainly(tuple values, int64_t *plain) except -1:
-    """Whether these are no more numbers than a path has windows, each a plain one."""
-    cdef int overflow = 0
-    cdef Py_ssize_t place
-    if values is None or len(values) > PATH_MAX:
-        return False
-    for place in range(len(values)):
-        if type(values[place]) is not int:
-            return False
-        plain[place] = PyLong_AsLongLongAndOverflow(values[place], &overflow)
-        if overflow:
-            return False
-    return True
-
-
 cdef inline bytes written(Out *out):
     return None if out.at == NULL else PyBytes_FromStringAndSize(space, out.at - space)
 
 
-cdef bytes send_plain(
+cdef bytes send(
     long long attempt, str request, account, tuple windows, int count, const int64_t *reserved, str entry, str model,
     str lane, long long at_ms, microdollars
 ):
@@ -170,7 +154,7 @@ cdef bytes send_plain(
     )
 
 
-cdef bytes settle_plain(
+cdef bytes settle(
     long long attempt, str basis, str outcome, status, int count, const int64_t *charged, const int64_t *spent,
     input, output, cache_read, cache_write, reasoning, picodollars, microdollars, ms
 ):
@@ -203,32 +187,7 @@ cdef bytes settle_plain(
     )
 
 
-cpdef bytes send(
-    long long attempt, str request, account, tuple windows, tuple reserved, str entry, str model, str lane, long long at_ms,
-    microdollars
-):
-    cdef int64_t plain[PATH_MAX]
-    if plainly(reserved, plain):
-        return send_plain(
-            attempt, request, account, windows, <int>len(reserved), plain, entry, model, lane, at_ms, microdollars
-        )
-    return encode(Send(attempt, request, account, windows, reserved, entry, model, lane, at_ms, microdollars))
-
-
-cpdef bytes settle(
-    long long attempt, str basis, str outcome, status, tuple charged, tuple spent, tuple usage, picodollars, microdollars, ms
-):
-    cdef int64_t plain[PATH_MAX]
-    cdef int64_t total[PATH_MAX]
-    if plainly(charged, plain) and plainly(spent, total) and len(charged) == len(spent) and len(usage) == 5:
-        return settle_plain(
-            attempt, basis, outcome, status, <int>len(charged), plain, total,
-            usage[0], usage[1], usage[2], usage[3], usage[4], picodollars, microdollars, ms,
-        )
-    return encode(Settle(attempt, basis, outcome, status, charged, spent, usage, picodollars, microdollars, ms))
-
-
-cpdef bytes finish(
+cdef bytes finish(
     str request, account, str decision, str surface, str asked, str entry, str reason, int status, bint stream,
     long long started_ms, long long latency_ms, first_chunk_ms, dict details
 ):

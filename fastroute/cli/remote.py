@@ -78,7 +78,7 @@ class _Answer:
         if response.headers.get("content-type", "").startswith("text/event-stream"):
             self._follow(response)
         else:
-            self._take(_json(response.read()), "message")
+            self._take(response.read(), "message")
         if self.error is None and (self.status != 200 or not self._answered):
             self.error = {"message": f"the server answered {self.status} with something that is no answer of a chat"}
 
@@ -88,13 +88,16 @@ class _Answer:
             for data in response.iter_bytes():
                 for _, said in events.feed(data):
                     if said != b"[DONE]":
-                        self._take(_json(said), "delta")
+                        self._take(said, "delta")
         except _scan.ScanError as error:
             self.error = {"message": f"the server's stream cannot be read: {error}"}
 
-    def _take(self, said: Any, part: str) -> None:
-        if said is None:
+    def _take(self, data: bytes, part: str) -> None:
+        try:
+            said = orjson.loads(data)
+        except orjson.JSONDecodeError:
             self.error = {"message": f"the server answered {self.status} with something that is not JSON"}
+            return
         if not isinstance(said, dict):
             return
         error = said.get("error")
@@ -153,14 +156,6 @@ class _Answer:
             if response.status_code != 404:
                 return None
             time.sleep(_RECEIPT_PAUSE_S)
-        return None
-
-
-def _json(data: bytes) -> Any:
-    """What was said; None when it is not JSON, or says nothing."""
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
         return None
 
 

@@ -365,6 +365,7 @@ def _listens(port):
         (500, b'{"error": "out of order"}', "out of order"),
         (404, b'{"detail": "Not Found"}', "answered 404"),
         (200, b"[]", "no answer of a chat"),
+        (200, b"null", "no answer of a chat"),
         (200, b'{"choices": 5}', "no answer of a chat"),
         (200, b'{"choices": [5]}', "no answer of a chat"),
         (200, b"<html>", "not JSON"),

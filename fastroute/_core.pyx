@@ -19,7 +19,7 @@ cdef extern from *:
     #endif
     typedef unsigned __int128 fastroute_uint128;
 
-    enum { TIERS_MAX = 4, DEPTH_MAX = 4, KEPT_ON_STACK = 8, ROWS_MAX = 1000000, SLOTS_MAX = 1000000 };
+    enum { TIERS_MAX = 4, KEPT_ON_STACK = 8, ROWS_MAX = 1000000, SLOTS_MAX = 1000000 };
 
     // As in domain: four products of a token count and a rate sum to at most 8 * 10**18 < 2**63.
     static const int64_t TOKENS_MAX = 1000000000, RATE_MAX = 2000000000, AMOUNT_MAX = 9000000000000000;
@@ -35,7 +35,7 @@ cdef extern from *:
     const char *FASTROUTE_VERSION
     # Cython only has to know that it is unsigned and no narrower than 64 bits; the C compiler knows the width.
     ctypedef unsigned long long uint128_t "fastroute_uint128"
-    enum: TIERS_MAX, DEPTH_MAX, KEPT_ON_STACK, ROWS_MAX, SLOTS_MAX
+    enum: TIERS_MAX, KEPT_ON_STACK, ROWS_MAX, SLOTS_MAX
     int64_t TOKENS_MAX, RATE_MAX, AMOUNT_MAX, WEIGHT_MAX, PRIORITY_MAX, P50_UNKNOWN, PICO_PER_MICRO, SPENT_MAX
     int64_t REQUEST_OVERHEAD, MESSAGE_OVERHEAD, TOOLS_OVERHEAD, TOOL_OVERHEAD
 

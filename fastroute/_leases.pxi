@@ -1,6 +1,6 @@
 """What one worker may spend, in `_core`: a slot for each account, and reservations on up to four of them at once."""
 
-ctypedef int64_t Numbers[DEPTH_MAX]
+ctypedef int64_t Numbers[PATH_MAX]
 
 
 cdef inline int64_t free_of(const Account *account) noexcept:  # by the bounds above nothing overflows
@@ -37,9 +37,9 @@ cdef class Leases:
     cdef int numbers(self, tuple slots, int64_t *numbers) except -1:
         """The slots of a reservation, each open and there once; returns how many."""
         cdef Py_ssize_t index, count = len(slots)
-        cdef Account *accounts[DEPTH_MAX]
-        if count > DEPTH_MAX:
-            raise ValueError(f"slots names at most {DEPTH_MAX} accounts, not {count}")
+        cdef Account *accounts[PATH_MAX]
+        if count > PATH_MAX:
+            raise ValueError(f"slots names at most {PATH_MAX} accounts, not {count}")
         for index in range(count):
             numbers[index] = within(slots[index], "slot", 0, self.capacity - 1)
         return self.path(<int>count, numbers, accounts)
@@ -103,7 +103,7 @@ cdef class Leases:
         return self.hold(count, places, wanted)
 
     cdef int hold(self, int count, const int64_t *slots, const int64_t *amounts) except -2:
-        cdef Account *accounts[DEPTH_MAX]
+        cdef Account *accounts[PATH_MAX]
         cdef int index
         self.path(count, slots, accounts)
         for index in range(count):
@@ -125,7 +125,7 @@ cdef class Leases:
     cdef bint close_hold(
         self, int count, const int64_t *slots, const int64_t *held, const int64_t *charged
     ) except? True:
-        cdef Account *accounts[DEPTH_MAX]
+        cdef Account *accounts[PATH_MAX]
         cdef int index
         cdef bint breach = False
         self.path(count, slots, accounts)

@@ -174,7 +174,7 @@ def test_the_fallback_starts_as_soon_as_the_deadline_has_passed(gateway, upstrea
     record_property("late_ms", sorted(round(one, 1) for one in late))
     sys.stdout.write(f"the fallback started {sorted(round(one, 1) for one in late)} ms after the deadline\n")
     assert max(late) < 150
-    assert sorted(late)[len(late) // 2] < 60
+    assert -5 < sorted(late)[len(late) // 2] < 60
 
 
 def test_an_upstream_that_is_given_up_is_hung_up_on(gateway, upstream, say):

@@ -13,6 +13,8 @@ import httpx
 import pytest
 from money_desk_kit import ADMIN, CONFIG, House, Key, until
 
+pytestmark = pytest.mark.usefixtures("clean")
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -131,7 +131,8 @@ class Bookkeeper:
             while self.keeper.lives and time.monotonic() < until:
                 self.keeper.doubt()
                 self._turn()
-                await self._pause()
+                if self.keeper.lives:
+                    await self._pause()
         finally:
             loop.remove_reader(listener)
             listener.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import stat
@@ -10,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from fastroute.ledger import bookkeeper
 from fastroute.ledger.bookkeeper import Bookkeeper
 from fastroute.ledger.door import BooksTaken, answers, socket_path
 from fastroute.ledger.memory import Memory
-from tests.ledger.bookkeeper_kit import Here, Wire
-from tests.ledger.keeper_kit import Clerk
+from tests.ledger.bookkeeper_kit import Here, Wire, Worker
+from tests.ledger.keeper_kit import Clerk, paper_receipt
 
 pytestmark = pytest.mark.usefixtures("closed")
 
@@ -78,3 +80,25 @@ def test_who_sends_what_is_no_question_is_hung_up_on(state: Path, here: Callable
     with contextlib.suppress(ConnectionResetError):
         assert Wire(state).raw(data) == b""
     assert answers(state)
+
+
+def test_once_its_last_worker_is_buried_it_ends_without_another_look(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever stops a gateway waits for its books."""
+    monkeypatch.setattr(bookkeeper, "TURN_S", 30.0)
+    monkeypatch.setattr(bookkeeper, "IDLE_S", 30.0)
+
+    async def play() -> None:
+        with Bookkeeper(state, Memory(), Clerk, paper_receipt) as kept:
+            serving = asyncio.create_task(kept.serve(patience_s=60))
+            wire = await asyncio.to_thread(Wire, state)
+            account = await asyncio.to_thread(wire.desk, "open", name="k", amount=10**6)
+            worker = await asyncio.to_thread(Worker, state, account)
+            await asyncio.to_thread(worker.request)
+            assert kept.keeper.lives == 1
+            worker.end()
+            kept.stop()
+            assert await asyncio.wait_for(serving, 10), "closed cleanly"
+
+    asyncio.run(play())

@@ -168,6 +168,3 @@ class Leases:
 
     def balance(self, slot: int) -> tuple[int, int, int, int, int]:
         """(granted, released, spent, held, free)."""
-
-    def spent(self, slots: tuple[int, ...]) -> tuple[int, ...]:
-        """What each slot has spent."""

@@ -150,10 +150,6 @@ cdef class Leases:
         cdef Account *account = self.account(slot)
         return account.granted, account.released, account.spent, account.held, free_of(account)
 
-    def spent(self, tuple slots not None):
-        """What each slot has spent."""
-        return tuple([self.account(slot).spent for slot in slots])
-
 
 cdef int matched(Py_ssize_t count, tuple amounts, str name, int64_t *numbers) except -1:
     cdef Py_ssize_t index

@@ -31,8 +31,8 @@ class Path:
     def bind(self, slots: tuple[int, ...]) -> None:
         """The slots of its windows, first to last; fewer where one of them got none, and the path is shut."""
 
-# A type checker takes structs for dataclasses, of which none may thaw what another froze.
-class Hold(Reservation):  # type: ignore[misc]
+# A subclass for type checkers alone: it is a class of its own that has what a reservation has, and is not frozen.
+class Hold(Reservation):  # type: ignore[misc]  # they take structs for dataclasses, of which none may thaw another
     """A reservation as its holder knows it, made by `reserve`. `attempt` and `sent` belong to whoever journals it."""
 
     path: Path

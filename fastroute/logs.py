@@ -326,7 +326,8 @@ class Logs(Lines):
                 continue
             try:
                 if len(entry) == 3:
-                    document, record = self._request(*entry), None
+                    at_ns, request_id, fields = entry
+                    document, record = self._request(self._moment(at_ns // 1_000_000), request_id, fields), None
                 else:
                     record, message = entry
                     document = self._document(record, message)
@@ -358,9 +359,9 @@ class Logs(Lines):
         except OSError:
             self._drop(lines)
 
-    def _request(self, at_ns: int, request_id: str, fields: dict[str, Any]) -> dict[str, Any]:
+    def _request(self, moment: str, request_id: str, fields: dict[str, Any]) -> dict[str, Any]:
         return {
-            "ts": self._moment(at_ns // 1_000_000),
+            "ts": moment,
             "level": "INFO",
             "logger": "fastroute.request",
             **self._worker,
@@ -373,13 +374,17 @@ class Logs(Lines):
         """What stands around a line's moment, name, latency and cost, encoded and masked once for all lines of a kind."""
         surface, status, model, backend, reason, attempts, stream = kind
         fields = {"surface": surface, "status": status, "model": model, "backend": backend, "reason": reason}
-        fields |= {"attempts": attempts, "stream": stream, "latency_ms": "\0ms", "cost_picodollars": "\0cost"}
+        fields |= {"attempts": attempts, "stream": stream, "latency_ms": "\0", "cost_picodollars": "\0"}
         hit = reason == "cache_hit"
-        line = self._redactor.lines(_encoded({**self._request(0, "\0id", fields), "ts": "\0ts", "cache_hit": hit}))
-        form = bytes(line)
-        # A NUL is written as an escape whose backslash no other text's encoding has right behind a quote.
-        for place, left in ((b"ts", b'"\0"'), (b"id", b'"\0"'), (b"ms", b"\0"), (b"cost", b"\0")):
-            form = form.replace(b'"\\u0000%b"' % place, left)
+        form = bytes(self._redactor.lines(_encoded({**self._request("\0", "\0", fields), "cache_hit": hit})))
+        # Found by the field before it: no text's encoding has a quote without a backslash, whatever a model is called.
+        for field, left in (
+            (b"ts", b'"\0"'),
+            (b"request_id", b'"\0"'),
+            (b"latency_ms", b"\0"),
+            (b"cost_picodollars", b"\0"),
+        ):
+            form = form.replace(b'"%b":"\\u0000"' % field, b'"%b":%b' % (field, left))
         moment, name, latency, cost, end = form.split(b"\0")
         if len(self._forms) >= _FORMS_MAX:
             self._forms.clear()

@@ -4,7 +4,20 @@ import pytest
 
 from fastroute.logs import Kind
 
-NAMES = ("m", None, "100%s %% %d", '"\\u0000ms"', 'quoted " and \\ back', "ünïcode", "\\0id", "a" * 256)
+NAMES = (
+    "m",
+    None,
+    "100%s %% %d",
+    '"\\u0000ms"',
+    'quoted " and \\ back',
+    "ünïcode",
+    "\\0id",
+    "\0",
+    "\0ts",
+    "\0cost",
+    '","ts":"\0',
+    "a" * 256,
+)
 
 
 @pytest.mark.parametrize("model", NAMES)
@@ -45,3 +58,10 @@ def test_many_kinds_are_not_all_kept(started, lines):
     book.flush()
     assert [line["model"] for line in lines()] == [f"m{n}" for n in range(1500)]
     assert len(book._forms) <= 1024
+
+
+def test_making_a_form_leaves_the_clock_of_the_logs_thread_alone(started, monkeypatch):
+    """It is made where requests end, while that thread writes other moments down."""
+    book = started()
+    monkeypatch.setattr(book, "_moment", None)
+    assert book.form(("chat", 200, "m", "openai", "", 1, False)) is not None

@@ -42,9 +42,9 @@ class Redis:
                 retry=Retry(NoBackoff(), 1),  # a kept connection that the server has closed meanwhile
             )
             pool.connection_class(**pool.connection_kwargs)  # which alone knows the options of an address
-        except (ValueError, TypeError, AttributeError) as error:  # it may repeat the address, which may hold a password
+        except (ValueError, TypeError, AttributeError):  # which may repeat the address, and a password in it
             told = "is no address of a Redis, or has options that its client does not know; wanted redis://HOST:PORT/0"
-            raise ConfigError([Problem("cache.redis_url", told)]) from error
+            raise ConfigError([Problem("cache.redis_url", told)]) from None
         self._client = Client(connection_pool=pool)
         self._pool = pool
 

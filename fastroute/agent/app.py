@@ -116,14 +116,8 @@ class _Plane(DataPlane):
     def last_resort(self, path: str) -> Door | None:
         return None
 
-    async def stream(self, call: Call) -> None:
-        writer = _Writer(call, encoder_for(call))
-        try:
-            await self.gateway.relay.stream(call, writer)
-        except Failed as failed:
-            await writer.fail(failed)
-        finally:
-            await writer.close()
+    def writer(self, call: Call) -> _Writer:
+        return _Writer(call, encoder_for(call), self.beats)
 
 
 class AgentApp(Application):

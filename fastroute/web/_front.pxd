@@ -18,6 +18,15 @@ cdef class Front:
     cdef object loop
     cdef public dict posts
 
+cdef class StreamCore:
+    cdef readonly Call call
+    cdef readonly object encoder
+    cdef object calls
+    cdef public object beating  # the task of a beat
+    cdef readonly Sweep beats
+    cdef readonly bint comments
+    cdef public bint begun
+
 cdef class Gate:
     cdef public Front data
 

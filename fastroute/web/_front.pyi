@@ -1,15 +1,19 @@
 """The face of the data plane's front: a request read, answered and told of."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping
 from typing import Any
 
 from fastroute._sweep import Sweep
 from fastroute.call import Call, Receive, Send, Serve, Surface
+from fastroute.callers import Encoder
 from fastroute.domain import Entry
 from fastroute.gateway import Gateway
 from fastroute.metrics import Metrics
 from fastroute.web.doorman import Doorman
+
+UNBUFFERED: tuple[tuple[bytes, bytes], ...]
+STREAM: tuple[tuple[bytes, bytes], ...]
 
 class Front:
     """The way of every request; a subclass has the methods for what is unusual."""
@@ -40,6 +44,36 @@ class Front:
         send: Send,
     ) -> Coroutine[Any, Any, None]:
         """Answer one request; `serve` does it once the body is read, None stands for the ordinary way."""
+
+    async def stream(self, call: Call) -> None:
+        """One streamed answer."""
+
+class StreamCore:
+    """The usual half of a stream's writer: its head once, its events, its end; `beats` says when a heart beats before."""
+
+    beating: asyncio.Task[None] | None
+    begun: bool
+
+    def __init__(self, call: Call, encoder: Encoder | None, beats: Sweep[Any]) -> None: ...
+    @property
+    def call(self) -> Call: ...
+    @property
+    def encoder(self) -> Encoder | None: ...
+    @property
+    def beats(self) -> Sweep[Any]: ...
+    @property
+    def comments(self) -> bool:
+        """Whether its caller passes over comments."""
+
+    async def begin(self, call: Call, entry: Entry) -> None: ...
+    async def send(self, data: bytes) -> None: ...
+    async def end(self, data: bytes) -> None: ...
+    def comment(self, call: Call) -> bytes: ...
+    def open(self, entry: Entry) -> Awaitable[None]:
+        """The head."""
+
+    async def rest(self) -> None:
+        """Stop the heart, after the beat it may be in the middle of: two writers would mix their bytes."""
 
 class Gate:
     """The first step of a request: to the door that is posted to, or else to `otherwise`."""

@@ -7,7 +7,7 @@ comes in pieces, a refusal, a fault, and every answer that is not a whole one of
 
 from asyncio import CancelledError, get_running_loop
 
-from fastroute._heads import HeadError
+from fastroute._heads import HeadError, comment
 from fastroute.callers import mistral
 from fastroute.call import CallerGone, Failed
 from fastroute.receipts.seal import receipt_id
@@ -29,6 +29,8 @@ from libc.string cimport memchr
 cdef str START = "http.response.start", BODY = "http.response.body"
 cdef dict ANSWERED = {"type": START, "status": 200, "headers": None}
 cdef tuple JSON_TYPE = (b"content-type", b"application/json")
+UNBUFFERED = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
+STREAM = ((b"content-type", b"text/event-stream; charset=utf-8"), *UNBUFFERED)
 cdef dict SAID = {}
 cdef str last_model = None, last_reason = None
 cdef bint last_fallback = False
@@ -138,6 +140,63 @@ cdef class Front:
             self.open.discard(call)
             self.active.dec()
             gateway.finished(call)
+
+    async def stream(self, Call call not None):
+        """One streamed answer."""
+        writer = self.writer(call)
+        try:
+            await self.gateway.relay.loop(call, writer)
+        except Failed as failed:
+            await writer.fail(failed)
+        finally:
+            await writer.rest()
+
+
+cdef class StreamCore:
+    def __init__(self, Call call not None, encoder, Sweep beats not None):
+        self.call = call
+        self.encoder = encoder
+        self.calls = mistral.WholeCalls() if call.mistral and call.surface.name == "chat" else None
+        # Google's SDKs take a comment for the beginning of a JSON text; a blank line they pass over, as everybody does.
+        self.comments = call.surface.native != "google"
+        self.beats = beats
+        beats.add_at(self, call.loop, moment(call.loop))
+
+    async def begin(self, Call call not None, entry):
+        if self.beating is None:
+            self.beats.drop(self)
+        else:
+            await self.rest()
+        if not self.begun:
+            await self.open(entry)
+
+    async def send(self, bytes data not None):
+        if self.calls is not None:
+            data = self.calls.feed(data)
+            if not data:
+                return
+        await self.call.send({"type": BODY, "body": data, "more_body": True})
+
+    async def end(self, bytes data not None):
+        if self.calls is not None:
+            data = self.calls.feed(data)
+        await self.call.send({"type": BODY, "body": data, "more_body": False})
+
+    def comment(self, Call call not None):
+        return comment(accounts(call)) if self.comments else b""
+
+    def open(self, entry):
+        cdef list headers = head(self.call, entry)
+        self.begun = True
+        self.call.status = 200
+        headers += STREAM
+        return self.call.send({"type": START, "status": 200, "headers": headers})
+
+    async def rest(self):
+        beat, self.beating = self.beating, None
+        if beat is not None:
+            await beat
+        self.beats.drop(self)
 
 
 cdef class Gate:

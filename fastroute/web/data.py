@@ -58,6 +58,7 @@ class DataPlane(Front):
             doorman or Doorman(gateway.config, gateway.teller, gateway.limiter, gateway.metrics),
             bodiless,
         )
+        self.beats = telling.beats()
         doors = {
             "/chat/completions": self.door(SURFACES["chat"]),
             "/completions": self.door(SURFACES["completions"]),
@@ -192,16 +193,8 @@ class DataPlane(Front):
             if call.exchange is not None:
                 call.exchange.stop()
 
-    async def stream(self, call: Call) -> None:
-        """One streamed answer."""
-        relay = self.gateway.relay
-        writer = telling.StreamWriter(call, encoder_for(call))
-        try:
-            await relay.stream(call, writer)
-        except Failed as failed:
-            await writer.fail(failed)
-        finally:
-            await writer.close()
+    def writer(self, call: Call) -> telling.StreamWriter:
+        return telling.StreamWriter(call, encoder_for(call), self.beats)
 
     async def _embed(self, batch: bool, call: Call) -> None:
         """Gemini's embeddings, asked for and answered as OpenAI's on the way."""

@@ -218,9 +218,8 @@ def test_streams_are_not_compressed_even_if_asked(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("silent_beats", [0, 2])
-def test_a_heart_beats_until_the_first_content(monkeypatch: pytest.MonkeyPatch, silent_beats: int) -> None:
+def test_a_heart_beats_until_the_first_content(silent_beats: int) -> None:
     """A comment every while, which every client passes over; none once content flows, and none where it came at once."""
-    monkeypatch.setattr(telling, "HEARTBEAT_S", 0.01)
     sent: list[Any] = []
     entry = Entry("gpt", ModelRef("openai", "gpt-4o-mini"), lane="openai")
     beaten = asyncio.Event()
@@ -236,7 +235,7 @@ def test_a_heart_beats_until_the_first_content(monkeypatch: pytest.MonkeyPatch, 
     async def act() -> None:
         call = Call(SURFACES["chat"], receive, send, "req_1", asyncio.get_running_loop().time())
         call.entries, call.entry = [entry], entry
-        writer = telling.StreamWriter(call, None)
+        writer = telling.StreamWriter(call, None, telling.beats(0.01))
         if silent_beats:
             await asyncio.wait_for(beaten.wait(), 5)
         await writer.begin(call, entry)
@@ -245,7 +244,7 @@ def test_a_heart_beats_until_the_first_content(monkeypatch: pytest.MonkeyPatch, 
         await asyncio.sleep(0.03)
         assert len(sent) == before + 1, "the heart rests once content flows"
         await writer.end(b"data: [DONE]\n\n")
-        await writer.close()
+        await writer.rest()
 
     asyncio.run(act())
     assert [message["type"] for message in sent].count("http.response.start") == 1
@@ -254,9 +253,8 @@ def test_a_heart_beats_until_the_first_content(monkeypatch: pytest.MonkeyPatch, 
     assert silent_beats or not beats
 
 
-def test_a_failure_after_a_heart_beat_is_told_as_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_after_a_heart_beat_is_told_as_an_event() -> None:
     """The head said 200 already, so the envelope comes as an event and nothing like a clean end follows."""
-    monkeypatch.setattr(telling, "HEARTBEAT_S", 0.01)
     sent: list[Any] = []
     entry = Entry("gpt", ModelRef("openai", "gpt-4o-mini"), lane="openai")
 
@@ -274,10 +272,11 @@ def test_a_failure_after_a_heart_beat_is_told_as_an_event(monkeypatch: pytest.Mo
         caller = SURFACES[surface].caller
         from fastroute.callers import Reply
 
-        writer = telling.StreamWriter(call, None if caller is None else caller.stream(Reply("1", 0, "gpt")))
+        encoder = None if caller is None else caller.stream(Reply("1", 0, "gpt"))
+        writer = telling.StreamWriter(call, encoder, telling.beats(0.01))
         await asyncio.wait_for(beaten.wait(), 5)
         await writer.fail(telling.Failed(504, "server_error", "upstream_timeout", "silent for too long"))
-        await writer.close()
+        await writer.rest()
         return b"".join(message.get("body", b"") for message in sent)
 
     chat = asyncio.run(act("chat"))

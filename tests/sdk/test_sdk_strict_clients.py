@@ -103,8 +103,7 @@ def test_a_stream_for_google_holds_data_and_blank_lines_only(http: httpx.Client,
     assert ("error" in events_of(text)[-1]) is bool(fault)
 
 
-def test_the_heart_beats_for_google_in_blank_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telling, "HEARTBEAT_S", 0.01)
+def test_the_heart_beats_for_google_in_blank_lines() -> None:
     bodies: list[bytes] = []
 
     async def act() -> None:
@@ -121,9 +120,9 @@ def test_the_heart_beats_for_google_in_blank_lines(monkeypatch: pytest.MonkeyPat
         call = Call(SURFACES["gemini"], receive, send, "req_1", asyncio.get_running_loop().time())
         entry = Entry("gemini", ModelRef("google", "gemini-2.5-flash"), lane="google")
         call.entries, call.entry = [entry], entry
-        writer = telling.StreamWriter(call, None)
+        writer = telling.StreamWriter(call, None, telling.beats(0.01))
         await asyncio.wait_for(beaten.wait(), 5)
-        await writer.close()
+        await writer.rest()
 
     asyncio.run(act())
     assert set(bodies) == {b"\n"}

@@ -284,7 +284,8 @@ cdef class Try:
             raise await self.not_a_stream(exchange, call.content_type)
         pipe = self.pipe(call.content_type)
         most = content_max(call.output_cap, call.choices)
-        while pipe.error is None and not pipe.ended:
+        said = None
+        while said is None and not pipe.ended:
             try:
                 if wire is None:
                     data = await exchange.chunk()
@@ -308,7 +309,8 @@ cdef class Try:
                 relay.metrics.limit("stream")
                 break
             # What is there in full leaves with its end: a send is a trip between threads, 12 us.
-            whole = exchange.complete and pipe.ended and pipe.complete and pipe.error is None
+            said = pipe.error
+            whole = said is None and exchange.complete and pipe.ended and pipe.complete
             if begun:
                 if whole:
                     held = out
@@ -316,7 +318,7 @@ cdef class Try:
                     await writer.send(out)
                 continue
             held = held + out if held else out
-            if pipe.content_seen and pipe.error is None:
+            if said is None and pipe.content_seen:
                 begun = True
                 exchange.committed()
                 call.first_chunk_at = moment(call.loop)
@@ -328,7 +330,7 @@ cdef class Try:
                 fault = UpstreamFault("limit", "a megabyte came and no content in it", sent=True)
                 relay.metrics.limit("stream")
                 break
-        if fault is not None or pipe.error is not None or not pipe.complete or (
+        if fault is not None or said is not None or not pipe.complete or (
             self.poor_matters and not pipe.content_seen
         ):
             await self.ended(writer, pipe, fault, held, begun=begun)

@@ -15,7 +15,18 @@ from fastroute.relay import Failed
 from fastroute.upstreams import sse
 from fastroute.web._front import STREAM, UNBUFFERED, StreamCore, accounts, answer, head
 
-__all__ = ["STREAM", "UNBUFFERED", "StreamWriter", "accounts", "answer", "beats", "envelope", "head", "refusal", "worded"]
+__all__ = [
+    "STREAM",
+    "UNBUFFERED",
+    "StreamWriter",
+    "accounts",
+    "answer",
+    "beats",
+    "envelope",
+    "head",
+    "refusal",
+    "worded",
+]
 
 # Later than the usual first-chunk deadline: once a heart has beaten, the head names the provider that was waited for.
 HEARTBEAT_S: Final = 13.0

@@ -373,10 +373,10 @@ class Logs(Lines):
     def form_of(self, kind: Kind) -> tuple[bytes, bytes, bytes, bytes, bytes]:
         """What stands around a line's moment, name, latency and cost, encoded and masked once for all lines of a kind."""
         surface, status, model, backend, reason, attempts, stream = kind
-        fields = {"surface": surface, "status": status, "model": model, "backend": backend, "reason": reason}
-        fields |= {"attempts": attempts, "stream": stream, "latency_ms": "\0", "cost_picodollars": "\0"}
-        hit = reason == "cache_hit"
-        form = bytes(self._redactor.lines(_encoded({**self._request("\0", "\0", fields), "cache_hit": hit})))
+        told = {"surface": surface, "status": status, "model": model, "backend": backend, "reason": reason}
+        masked = {field: self._redactor.text(one) if isinstance(one, str) else one for field, one in told.items()}
+        fields = {**masked, "attempts": attempts, "stream": stream, "latency_ms": "\0", "cost_picodollars": "\0"}
+        form = _encoded({**self._request("\0", "\0", fields), "cache_hit": reason == "cache_hit"})
         # Found by the field before it: no text's encoding has a quote without a backslash, whatever a model is called.
         for field, left in (
             (b"ts", b'"\0"'),

@@ -51,6 +51,19 @@ def test_a_key_in_a_models_name_is_masked(started, path):
     assert text.count(b"***") == 2
 
 
+def test_a_key_that_is_called_like_a_field_does_no_harm(started, lines):
+    book = started(secrets=["request_id", "latency_ms", "cost_picodollars"])
+    book.answered("req_1", book.form(("chat", 200, "a latency_ms", "openai", "", 1, False)), 12, 5)
+    book.flush()
+    (line,) = lines()
+    assert (line["request_id"], line["model"], line["latency_ms"], line["cost_picodollars"]) == (
+        "req_1",
+        "a ***",
+        12,
+        5,
+    )
+
+
 def test_many_kinds_are_not_all_kept(started, lines):
     book = started()
     for n in range(1500):

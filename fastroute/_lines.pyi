@@ -32,6 +32,9 @@ class Lines:
     def answered(self, request_id: str, form: _Form, latency_ms: int, cost_picodollars: int | None) -> int:
         """One line for a request that was answered; `request_id` is one of ours."""
 
+    def adopt(self, sheet: Sheet) -> None:
+        """Count the lines of another log's sheet, which this one is to take."""
+
     def text_of(self, sheet: Sheet) -> bytes:
         """Take a sheet's lines; it grows no more."""
 

@@ -138,6 +138,9 @@ cdef class Lines:
         self.sheet = None
         self.held = 0
 
+    def adopt(self, Sheet sheet not None):
+        self.held += sheet.lines
+
     def text_of(self, Sheet sheet not None):
         # One stretch under the GIL: nobody adds to a sheet that is taken, and nothing added is lost.
         sheet.taken = True

@@ -266,7 +266,11 @@ class Logs(Lines):
     def take(self, entries: list[_Entry]) -> None:
         """Write what another log of this process could not."""
         for entry in entries:
-            self._put(entry)
+            if isinstance(entry, Sheet):
+                self.adopt(entry)
+            self._queue.append(entry)
+        if entries:
+            self.wake()
 
     def renew_after_fork(self) -> None:
         """In a child: forget the parent's lines, and its locks, which nobody here would ever release."""

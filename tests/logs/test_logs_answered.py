@@ -2,6 +2,7 @@
 
 import pytest
 
+from fastroute import logs
 from fastroute.logs import Kind
 
 NAMES = (
@@ -78,3 +79,16 @@ def test_making_a_form_leaves_the_clock_of_the_logs_thread_alone(started, monkey
     book = started()
     monkeypatch.setattr(book, "_moment", None)
     assert book.form(("chat", 200, "m", "openai", "", 1, False)) is not None
+
+
+def test_what_another_log_could_not_write_is_counted_until_it_is_written(started, monkeypatch):
+    """Or it would count for less than nothing after it, and the bound of what waits were that much higher."""
+    monkeypatch.setattr(logs, "GATHER_S", 30)  # nothing is written before somebody waits for it
+    stuck, after = started(), started()
+    stuck.answered("req_1", stuck.form(("chat", 200, "m", "openai", "", 1, False)), 1, 2)
+    pending = stuck.pending()
+    assert len(pending) == 1
+    after.take(pending)
+    assert after.held == 1
+    after.flush()
+    assert after.held == 0

@@ -379,7 +379,21 @@ def test_after_its_last_word_nothing_a_provider_does_can_spoil_an_answer(gateway
     assert reply.done
     assert not reply.failed
     assert b"MORE" not in reply.body
-    assert reply.took_s < 0.29, "not even the idle deadline is waited for"
+    assert reply.took_s < 0.2, "the end is told when it was said, whatever the provider does then"
+    if after == "silence":
+        (asked,) = upstream.asked(route.first)
+        assert asked.gone.wait(1), "a message that does not end either keeps no connection"
+
+
+def test_a_message_that_ends_a_little_later_keeps_its_connection(gateway, upstream, say):
+    route = gateway.route(retries=0)
+    said = say.head() + b"".join(map(say.chunk, say.events("openai", "hel", "lo")))
+    upstream.script(route.first, [said, upstream.pause(0.05), say.LAST])
+    assert gateway.ask(route.first, stream=True).done
+    time.sleep(0.2)
+    assert gateway.ask(route.first, stream=True).done
+    first, second = upstream.asked(route.first)
+    assert first.connection == second.connection
 
 
 def test_a_stream_that_ends_well_keeps_its_connection(gateway, upstream, say):

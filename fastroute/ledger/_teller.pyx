@@ -109,6 +109,8 @@ cdef class TellerCore(TillCore):
         cdef Py_ssize_t place
         cdef long long now
         cdef AccountCore account
+        if token is None:
+            raise TypeError("a caller is known by a token, not by None")
         if self.word[0] != self._seen:
             self._moved()
         # Nobody finds a second token with the same mark who does not know the secret, which no other process does.

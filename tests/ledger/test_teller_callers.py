@@ -36,6 +36,8 @@ async def test_a_token_is_told_apart_by_all_of_it(books, open_teller):
     assert teller.known(TOKEN[:-1]) is None
     assert teller.known(TOKEN + b" ") is None
     assert books.of(Who)[0].digest == digest(PEPPER, TOKEN)
+    with pytest.raises(TypeError, match="not by None"):
+        teller.known(None)
 
 
 @pytest.mark.parametrize("size", [0, 32, 64, 65, 200])

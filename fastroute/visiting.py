@@ -204,7 +204,7 @@ def _quiet() -> None:
 
 
 async def _until_alone(bookkeeper: Bookkeeper) -> None:
-    keeper, loop = bookkeeper.keeper, asyncio.get_running_loop()
+    loop = asyncio.get_running_loop()
     alone_since = time.monotonic() + _FIRST_S
 
     def left() -> None:
@@ -219,7 +219,7 @@ async def _until_alone(bookkeeper: Bookkeeper) -> None:
         now = time.monotonic()
         if bookkeeper.has_company:
             alone_since = now
-            keeper.doubt()
+            bookkeeper.doubt()
         elif now - alone_since > _LINGER_S:
             bookkeeper.stop()
             return

@@ -149,6 +149,12 @@ class Bookkeeper:
         """Whether a worker lives or anybody is connected."""
         return bool(self.keeper.lives or self._lines or self._arriving)
 
+    def doubt(self) -> None:
+        """Look who has died: at once where nobody is connected, as whoever lives is then on its way out."""
+        self.keeper.doubt()
+        if not self._lines:
+            self._wake.set()
+
     def visit(self, letters: list[Letter]) -> list[Post]:
         """One turn for whoever opened the books for a moment, with nobody else about."""
         posts = self.keeper.turn(letters, _now())

@@ -5,16 +5,19 @@ import fcntl
 import os
 import socket
 import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from fastroute import reaching
+from fastroute import reaching, visiting
 from fastroute.clock import SystemClock
 from fastroute.config import Config, load
 from fastroute.errors import StoreError
+from fastroute.ledger import bookkeeper
 from fastroute.ledger.bookkeeper import reachable, socket_path
+from fastroute.ledger.journal import Journal
 from fastroute.reaching import Asking, reach
 from fastroute.visiting import visit
 
@@ -87,3 +90,24 @@ def test_a_command_asks_to_its_end_though_the_visit_that_opened_the_books_is_ove
 
         ask = asyncio.run(one_visit())
         assert ask("receipts.list") == []
+
+
+def test_the_books_of_a_visit_are_closed_as_soon_as_it_is_over(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A visitor hangs up and lets go of its journal a moment later: no look that is due some day is waited for."""
+    monkeypatch.setattr(bookkeeper, "TURN_S", 30.0)
+    monkeypatch.setattr(bookkeeper, "IDLE_S", 30.0)
+    monkeypatch.setattr(visiting, "_FAREWELL_S", 10.0)
+    close = Journal.close
+
+    def close_later(journal: Journal) -> None:
+        time.sleep(0.1)
+        close(journal)
+
+    monkeypatch.setattr(Journal, "close", close_later)
+
+    async def one_visit() -> None:
+        async with visit(config, SystemClock()) as teller:
+            assert teller.connected
+
+    asyncio.run(one_visit())
+    assert not socket_path(config.state_dir).exists()

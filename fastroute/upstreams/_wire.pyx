@@ -45,7 +45,7 @@ cdef extern from *:
     ssize_t fr_send_both(int fd, const char *one, size_t ones, const char *two, size_t twos) nogil
 
 cdef enum:
-    UNREAD_HIGH = 256 * 1024
+    UNREAD_HIGH = 64 * 1024
     HEAD_ROOM = 2048     # for a request's head on the stack; one of our own is a few hundred bytes
     LENGTH_ROOM = 48
     AT_ONCE = 64 * 1024

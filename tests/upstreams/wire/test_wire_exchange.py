@@ -280,7 +280,7 @@ def test_redirects_are_answers_like_any_other(run, scripted, wired):
 
 
 def test_a_slow_reader_holds_the_upstream_back(run, scripted, wired, until):
-    """More than 256 KiB unread stops the reading, so memory stays bounded however much the upstream has to say."""
+    """More than 64 KiB unread stops the reading, so memory stays bounded however much the upstream has to say."""
     size = 32 * 1024 * 1024
     upstream = scripted(
         [scripted.request, scripted.head(f"content-length: {size}"), scripted.send(bytes(size)), scripted.hold]
@@ -291,13 +291,13 @@ def test_a_slow_reader_holds_the_upstream_back(run, scripted, wired, until):
             exchange = await wire.post(idle_ms=150)
             exchange.committed()
             # The idle deadline is for the upstream's silence, not for ours.
-            await until(lambda: exchange.turn.unread > 256 * 1024)
+            await until(lambda: exchange.turn.unread > 64 * 1024)
             await asyncio.sleep(0.3)
-            assert 256 * 1024 < exchange.turn.unread <= 512 * 1024
+            assert 64 * 1024 < exchange.turn.unread <= 320 * 1024
             seen, largest = 0, 0
             while chunk := await exchange.chunk():
                 seen, largest = seen + len(chunk), max(largest, len(chunk))
-            assert (seen, largest <= 512 * 1024) == (size, True)
+            assert (seen, largest <= 320 * 1024) == (size, True)
 
     run(case)
 

@@ -85,8 +85,8 @@ class Try:
 
     def stop(self) -> int: ...
     async def looked_into(self, body: bytes) -> bytes: ...
-    async def streamed(self, writer: Any) -> None:
-        """A streamed answer, sent as it comes; `Poor` while nothing of it has been."""
+    async def streamed(self, exchange: Exchange, writer: Any) -> None:
+        """A streamed answer whose head is here, sent as it comes; `Poor` while nothing of it has been."""
 
     async def ended(
         self, writer: Any, pipe: Pipe, fault: UpstreamFault | None, held: bytes, *, begun: bool

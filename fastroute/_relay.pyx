@@ -153,8 +153,6 @@ cdef class Core:
                     now = moment(call.loop)
                 attempt.made(self, call, standing, reservation, call.quality and not is_last, now)
                 try:
-                    if writer is not None:
-                        return await attempt.streamed(writer)
                     exchange = attempt.begin()
                     try:
                         if type(exchange) is Exchange:
@@ -164,9 +162,11 @@ cdef class Core:
                         else:
                             while not exchange.answer():
                                 await exchange.coming()
-                        body = attempt.sound(exchange)
+                        body = None if writer is not None else attempt.sound(exchange)
                     except UpstreamFault as fault:
                         raise attempt.faulted(fault) from None
+                    if writer is not None:
+                        return await attempt.streamed(exchange, writer)
                     return await attempt.heard(exchange) if body is None else body
                 except Poor as poor:
                     failed = poor.failed
@@ -256,22 +256,14 @@ cdef class Try:
                 return body
         return await self.looked_into(body)
 
-    async def streamed(self, writer):
+    async def streamed(self, exchange, writer):
         cdef Call call = self.call
         cdef Core relay = self.relay
-        cdef Exchange wire = None
+        cdef Exchange wire = <Exchange>exchange if type(exchange) is Exchange else None
         cdef bytes held = b"", out
         cdef bint begun = False, whole
         fault = None
-        exchange = self.begin()
         try:
-            if type(exchange) is Exchange:
-                wire = <Exchange>exchange
-                while not wire.answer():
-                    await wire.coming()
-            else:
-                while not exchange.answer():
-                    await exchange.coming()
             if exchange.status != 200 and not (call.surface.opaque and 200 < exchange.status < 300):
                 raise await self.answered_no(exchange)
         except UpstreamFault as broken:

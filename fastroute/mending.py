@@ -1,7 +1,8 @@
 """Servers that only nearly speak OpenAI's chat: looked over in passing, and mended where known clients would trip.
 
-A good answer passes byte for byte, at the price of a few searches for bytes. What trips clients: fields that are
-missing, finish reasons nobody knows, usage without choices, tool calls without an index or with their name repeated.
+A good answer passes byte for byte: a whole one after a few searches, a stream by what its reader saw. What trips clients:
+fields that are missing, finish reasons nobody knows, usage without choices, tool calls without an index or with their name
+repeated.
 """
 
 from __future__ import annotations

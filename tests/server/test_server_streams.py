@@ -85,7 +85,7 @@ def test_a_caller_who_does_not_read_holds_the_upstream_back(
         figure(
             f"a caller who does not read: {grown:.0f} KiB of RSS, {sent:.0f} KiB taken from upstream, others {others:.1f} ms"
         )
-        assert grown < 2048
+        assert grown < 1792
         assert all(one.gone.wait(6) for one in asked)
         assert time.monotonic() - began < 5
     kit.wait_until(

@@ -22,7 +22,7 @@ cdef class Call:
     @staticmethod
     cdef Call made(Surface surface, receive, send, str name, double started, loop)
     cdef int begin(self, Surface surface, receive, send, str name, double started, loop) except -1
-    cdef bint free(self) noexcept  # compares two pointers
+    cdef bint free(self) except -1
     cpdef int known_as(self, name) except -1
     cpdef object final_attempt(self)
     cpdef object cost(self)

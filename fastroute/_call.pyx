@@ -63,7 +63,7 @@ cdef class Call:
         self.upstream_ids = []
         return 0
 
-    cdef bint free(self) noexcept:  # compares two pointers
+    cdef bint free(self) except -1:
         """Nobody's money is asked for it, and nothing of it is written down."""
         return type(self.account) is FREE
 

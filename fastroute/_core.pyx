@@ -78,7 +78,7 @@ cdef inline int64_t within(object value, str name, int64_t low, int64_t high, in
 
 
 @cython.overflowcheck(False)
-cdef inline int64_t cost_of(const int64_t *tokens, const int64_t *rates) noexcept:  # below 2**63, as is derived above
+cdef inline int64_t cost_of(const int64_t *tokens, const int64_t *rates) noexcept nogil:  # below 2**63, as derived above
     return tokens[0] * rates[0] + tokens[1] * rates[1] + tokens[2] * rates[2] + tokens[3] * rates[3]
 
 
@@ -105,7 +105,7 @@ cdef int charge(Cost *cost, const int64_t *tokens, const int64_t *rates) except 
 
 
 @cython.cdivision(True)  # only non-negative amounts arrive here
-cdef inline int64_t rounded_up(int64_t picodollars) noexcept:  # a millionth of an int64, and 1, is one
+cdef inline int64_t rounded_up(int64_t picodollars) noexcept nogil:  # a millionth of an int64, and 1, is one
     return picodollars // PICO_PER_MICRO + (picodollars % PICO_PER_MICRO != 0)
 
 
@@ -178,11 +178,11 @@ cdef struct Key:
     uint64_t minor
 
 
-cdef inline bint precedes(Key *one, Key *other) noexcept:  # C numbers, compared
+cdef inline bint precedes(Key *one, Key *other) noexcept nogil:  # C numbers, compared
     return one.major < other.major or (one.major == other.major and one.minor < other.minor)
 
 
-cdef void sift_down(Key *heap, Py_ssize_t size) noexcept:  # places below ROWS_MAX: none overflows
+cdef void sift_down(Key *heap, Py_ssize_t size) noexcept nogil:  # places below ROWS_MAX: none overflows
     """Put the root of a heap whose worst key is on top where it belongs."""
     cdef Py_ssize_t at = 0
     cdef Py_ssize_t child = 1
@@ -198,7 +198,7 @@ cdef void sift_down(Key *heap, Py_ssize_t size) noexcept:  # places below ROWS_M
     heap[at] = moving
 
 
-cdef void sift_up(Key *heap, Py_ssize_t at) noexcept:  # as above
+cdef void sift_up(Key *heap, Py_ssize_t at) noexcept nogil:  # places below ROWS_MAX: none overflows
     cdef Key moving = heap[at]
     while at > 0 and precedes(&heap[(at - 1) >> 1], &moving):
         heap[at] = heap[(at - 1) >> 1]
@@ -206,7 +206,7 @@ cdef void sift_up(Key *heap, Py_ssize_t at) noexcept:  # as above
     heap[at] = moving
 
 
-cdef void sort(Key *heap, Py_ssize_t size) noexcept:  # as above
+cdef void sort(Key *heap, Py_ssize_t size) noexcept nogil:  # places below ROWS_MAX: none overflows
     """Turn the heap into a row, best first."""
     cdef Py_ssize_t end
     cdef Key worst
@@ -217,8 +217,9 @@ cdef void sort(Key *heap, Py_ssize_t size) noexcept:  # as above
         sift_down(heap, end)
 
 
-# At most 4 * 10**18, two products of a token count and a rate: nothing overflows.
-cdef inline int64_t priced(const Row *row, const Tier *tiers, int64_t input_tokens, int64_t output_tokens) noexcept:
+cdef inline int64_t priced(
+    const Row *row, const Tier *tiers, int64_t input_tokens, int64_t output_tokens
+) noexcept nogil:  # at most 4 * 10**18, two products of a token count and a rate: nothing overflows
     cdef int64_t input_rate = row.input_rate
     cdef int64_t output_rate = row.output_rate
     cdef int each
@@ -230,8 +231,9 @@ cdef inline int64_t priced(const Row *row, const Tier *tiers, int64_t input_toke
     return input_tokens * input_rate + output_tokens * output_rate
 
 
-# `noexcept`: C numbers are compared, and nothing is computed.
-cdef inline uint8_t verdict(const Query *query, const Row *row, Py_ssize_t index, int64_t p50, int64_t cost) noexcept:
+cdef inline uint8_t verdict(
+    const Query *query, const Row *row, Py_ssize_t index, int64_t p50, int64_t cost
+) noexcept nogil:  # C numbers are compared, and nothing is computed
     if query.capabilities & ~row.capabilities:
         return LACKS_CAPABILITY
     if query.allowed != NULL and query.allowed[index] == 0:
@@ -252,8 +254,9 @@ cdef inline uint8_t verdict(const Query *query, const Row *row, Py_ssize_t index
 
 
 @cython.overflowcheck(False)  # it knows no 128-bit type and would abort
-# C numbers alone, within bounds proven at the door: a weighted sum is below 2**94, a cost below 2**62.
-cdef inline Key rank(const Query *query, const Row *row, Py_ssize_t index, int64_t p50, int64_t cost) noexcept:
+cdef inline Key rank(
+    const Query *query, const Row *row, Py_ssize_t index, int64_t p50, int64_t cost
+) noexcept nogil:  # within bounds proven at the door: a weighted sum is below 2**94, a cost below 2**62
     cdef Key key
     cdef uint128_t wide
     cdef int64_t weighed

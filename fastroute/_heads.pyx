@@ -73,7 +73,7 @@ cdef int host_at = NAMES.index(b"host")
 cdef int transfer_at = NAMES.index(b"transfer-encoding"), content_at = NAMES.index(b"content-encoding")
 
 
-cdef int wanted(const char *name, Py_ssize_t size) noexcept:  # C memory, compared
+cdef int wanted(const char *name, Py_ssize_t size) noexcept nogil:  # C memory, compared
     """Its place in NAMES, or -1."""
     cdef int place
     if 0 < size < 64:

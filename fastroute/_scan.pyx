@@ -276,7 +276,7 @@ cdef class RequestScanner:
         return 0
 
 
-cdef int find(RequestScanner scanner, Text* key) noexcept:  # reads C fields and bytes, no object
+cdef int find(RequestScanner scanner, Text* key) noexcept nogil:  # reads C fields and bytes, no object
     cdef int i
     if key.size < 64 and scanner.lengths >> key.size & 1:
         for i in range(scanner.count):

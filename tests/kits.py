@@ -1,4 +1,4 @@
-"""How test folders share a file that several import by its name alone: it is loaded by its path, and once."""
+"""What test folders share: a file that several import by its name alone, and the end of a process."""
 
 from __future__ import annotations
 
@@ -19,3 +19,13 @@ def load(path: str, name: str = "") -> Any:
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     return sys.modules[name]
+
+
+def is_gone(pid: int) -> bool:
+    """Whether all threads of a process have ended, reaped or not: until the last has, what they held is held."""
+    tasks = Path(f"/proc/{pid}/task")
+    try:
+        stats = [(task / "stat").read_text() for task in tasks.iterdir()]
+    except (FileNotFoundError, ProcessLookupError):
+        return not tasks.exists()  # one of them may have ended as it was looked at
+    return all(stat.rpartition(")")[2].split()[0] in "ZX" for stat in stats)

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from fastroute.bench.machine import tree
 from fastroute.cli import main
+from tests.kits import is_gone
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {"PATH": str(Path(sys.executable).parent), "HOME": os.environ.get("HOME", "/"), "PYTHONPATH": str(ROOT)}
@@ -44,13 +45,6 @@ def test_quick_measures_and_says_where_it_stands(tmp_path):
     assert "<svg" in raw.with_suffix(".html").read_text()
 
 
-def alive(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
 def test_nothing_outlives_it(tmp_path, how):
     if how != signal.SIGINT and not os.environ.get("FASTROUTE_TORTURE"):
@@ -68,9 +62,9 @@ def test_nothing_outlives_it(tmp_path, how):
     if how != signal.SIGKILL:
         assert process.returncode == 130
         assert b"nothing is left running" in said
-    while any(map(alive, found)) and time.monotonic() < deadline:
+    while not all(map(is_gone, found)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not [pid for pid in found if alive(pid)]
+    assert not [pid for pid in found if not is_gone(pid)]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.kits import is_gone
+
 
 @pytest.fixture(scope="module")
 def answered(served: Any, lab: Any) -> list[str]:
@@ -173,10 +175,10 @@ def test_p_a13_no_answer_without_its_receipt_whenever_it_is_killed(lab: Any, tmp
         key = key or terminal.run("keys", "create", "--name", "asha", "--budget-usd", "5").stdout.strip()
         promised += [terminal.ask(key, max_tokens=5).headers["x-router-receipt-id"] for _ in range(6)]
         pid = gateway.process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        children = [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
         os.kill(pid, signal.SIGKILL)
         gateway.process.wait(10)
-        until(lambda children=children: not any(_runs(one) for one in children))
+        until(lambda children=children: all(map(is_gone, children)))
         gateway.http.close()
         for name in promised:
             assert name in terminal.run("receipts", "--open", name).output
@@ -184,12 +186,3 @@ def test_p_a13_no_answer_without_its_receipt_whenever_it_is_killed(lab: Any, tmp
     assert terminal.json("ledger", "verify")["ok"] is True
     told = terminal.json("usage", "-u", "asha")
     assert told["by_model"][0]["requests"] == len(promised)
-
-
-def _runs(pid: str) -> bool:
-    """Whether any thread of it is there and has not ended: until the last has, its files are open."""
-    try:
-        stats = [(task / "stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
-    except OSError:
-        return Path(f"/proc/{pid}/task").exists()
-    return any(stat.rpartition(")")[2].split()[0] not in "ZX" for stat in stats)

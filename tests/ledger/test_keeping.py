@@ -16,6 +16,7 @@ from fastroute.ledger.books import Books
 from fastroute.ledger.door import answers, socket_path
 from fastroute.ledger.journal import boot_id
 from fastroute.ledger.sqlite import Store
+from tests.kits import is_gone
 from tests.ledger.bookkeeper_kit import wait_until
 
 Child = Callable[..., subprocess.Popen[str]]
@@ -91,7 +92,7 @@ def test_the_bookkeeper_does_not_outlive_its_supervisor(state: Path, house: subp
     pid = bookkeeper_of(house)
     wait_until(lambda: answers(state), 10)
     house.kill()
-    wait_until(lambda: not Path(f"/proc/{pid}").exists(), 10)
+    wait_until(lambda: is_gone(pid), 10)
 
 
 def test_books_that_cannot_be_opened_end_it_and_say_why(state: Path, child: Child) -> None:

@@ -35,6 +35,7 @@ from fastroute.ledger.sqlite import Store
 from fastroute.ledger.store import AccountRow, EntryRow, ReceiptRow
 from fastroute.reaching import reach
 from fastroute.receipts import verify_chain
+from tests.kits import is_gone
 
 TORTURE = os.environ.get("FASTROUTE_TORTURE") == "1"
 ROOT = Path(__file__).parents[2]
@@ -342,7 +343,7 @@ class House:
         last: dict[str, int] = {}
         for found in re.finditer(rf"({name}[ \d]*) runs as process (\d+)", self.said):
             last[found[1]] = int(found[2])
-        return [pid for pid in last.values() if not _is_dead(pid)]
+        return [pid for pid in last.values() if not is_gone(pid)]
 
     def has_another_bookkeeper(self, pid: int) -> bool:
         """Whether somebody has taken the place of the one that had this process, and answers."""
@@ -390,7 +391,7 @@ class House:
         children = [*self.pids("worker"), *self.pids("bookkeeper")]
         self.process.kill()
         self.process.wait(5)
-        wait_until(lambda: all(map(_is_dead, children)), 5, 0.002)
+        wait_until(lambda: all(map(is_gone, children)), 5, 0.002)
 
     def stop(self) -> int:
         """SIGTERM, and the exit code."""
@@ -409,13 +410,6 @@ async def until(true: Callable[[], bool], within_s: float, step_s: float = 0.003
     async with asyncio.timeout(within_s):
         while not true():  # noqa: ASYNC110  what is waited for is another process
             await asyncio.sleep(step_s)
-
-
-def _is_dead(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 # --- what the books say ---------------------------------------------------------------------------------------------

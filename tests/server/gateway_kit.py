@@ -21,6 +21,8 @@ from typing import Any
 
 import pytest
 
+from tests.kits import is_gone
+
 LAUNCHER = Path(__file__).with_name("launcher.py")
 
 
@@ -192,8 +194,13 @@ class Gateway:
     def children(self) -> list[tuple[int, str]]:
         """Its living processes and what they are called."""
         tasks = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        living = [int(pid) for pid in tasks.read_text().split() if not _is_dead(int(pid))]
-        return [(pid, Path(f"/proc/{pid}/comm").read_text().strip()) for pid in living]
+        living = []
+        for pid in map(int, tasks.read_text().split()):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it may end as it is looked at
+                name = Path(f"/proc/{pid}/comm").read_text().strip()
+                if not is_gone(pid):
+                    living.append((pid, name))
+        return living
 
     def connect(self, timeout_s: float = 10.0) -> socket.socket:
         return socket.create_connection((self.host, self.port), timeout=timeout_s)
@@ -233,13 +240,6 @@ class Gateway:
     def _read(self) -> None:
         assert self.process.stderr is not None
         self.log.extend(self.process.stderr)
-
-
-def _is_dead(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 def start(

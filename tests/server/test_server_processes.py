@@ -18,6 +18,7 @@ import gateway_kit as kit
 import pytest
 
 from fastroute import supervisor
+from tests.kits import is_gone
 
 Serve = Callable[..., kit.Gateway]
 
@@ -233,7 +234,7 @@ def test_no_worker_outlives_its_supervisor(serve: Serve, upstream: kit.Upstream)
         assert kit.Reader(sock).head().status == 200
         gateway.process.kill()
         gateway.process.wait(2)
-        kit.wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 2)
+        kit.wait_until(lambda: all(map(is_gone, workers)), 2)
     assert kit.listeners(gateway.port) == 0
     assert upstream.first(model).gone.wait(1)
     assert serve(port=gateway.port).ask("up:other").status == 200

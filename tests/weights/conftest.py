@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fastroute.weights import Keeper, Source, Spec, keeper, source
-from tests.kits import load
+from tests.kits import is_gone, load
 
 STUB = Path(__file__).with_name("stub_host.py")
 
@@ -32,18 +32,9 @@ def end() -> Callable[[int], None]:
 
     def end(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
-        _kit.wait_until(lambda: _is_gone(pid), 10)
+        _kit.wait_until(lambda: is_gone(pid), 10)
 
     return end
-
-
-def _is_gone(pid: int) -> bool:
-    try:
-        # The first of its threads may be gone before the last, which holds what all of them held.
-        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return stat[0] == "Z" and len(list(Path(f"/proc/{pid}/task").iterdir())) == 1
-    except OSError:
-        return True
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from gateway_kit import wait_until
 
 from fastroute.weights import Unloadable
 from fastroute.weights.place import Place
+from tests.kits import is_gone
 
 CHILD = """
 import sys, time
@@ -39,13 +40,6 @@ def pid_of(keeper) -> int:
     told = keeper._place.told()
     assert told is not None
     return told.pid
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 def test_several_who_want_it_at_once_share_one_process(keep, play):

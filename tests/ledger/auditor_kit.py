@@ -7,7 +7,7 @@ import datetime
 from fractions import Fraction
 
 from fastroute.ledger.book import Book
-from fastroute.ledger.records import Send, Settle
+from fastroute.ledger.records import Finish, Send, Settle
 from fastroute.ledger.store import State
 
 DAY = 86_400_000
@@ -81,6 +81,10 @@ class Worker:
             elif isinstance(record, Settle) and window in (windows := sends[record.attempt].windows):
                 total += record.charged[windows.index(window)]
         return total
+
+    def finished(self):
+        """The requests whose callers were answered; no further attempt belongs to them."""
+        return {record.request for record in self.journal if isinstance(record, Finish)}
 
     def open_in_the_journal(self):
         closed = {record.attempt for record in self.journal if isinstance(record, Settle)}

@@ -187,8 +187,10 @@ class Books(Auditor, RuleBasedStateMachine):
         for window, amount in zip(windows, reserved, strict=True):
             worker.lease(window)[3] += amount
         worker.attempts += 1
-        # Requests of two attempts each.
+        # Requests of two attempts each, unless the first was all of it.
         request = f"{worker.number}-{worker.attempts // 2}-{account}"
+        if request in worker.finished():
+            request += "-another"
         send = Send(worker.attempts, request, account, windows, reserved, "e", "m", "l", self.now, money)
         worker.open[send.attempt] = send
         worker.journal.append(send)
@@ -215,7 +217,7 @@ class Books(Auditor, RuleBasedStateMachine):
         worker = self.pick(which)
         if worker is None or not worker.journal:
             return
-        finished = {record.request for record in worker.journal if isinstance(record, Finish)}
+        finished = worker.finished()
         sends = [r for r in worker.journal if isinstance(r, Send) and r.request not in finished]
         if sends:
             send = sends[0]
@@ -367,7 +369,7 @@ class Books(Auditor, RuleBasedStateMachine):
 
     def bury(self, worker, outcome, *, power_lost):
         unfinished = {send.request for send in worker.journal if isinstance(send, Send)}
-        unfinished -= {record.request for record in worker.journal if isinstance(record, Finish)}
+        unfinished -= worker.finished()
         self.book.finished.clear()
         self.book.bury(worker.number, self.now, power_lost=power_lost)
         self.book.bury(worker.number, self.now, power_lost=power_lost)

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import uvloop
 
+from tests.kits import is_gone
+
 kit = sys.modules["money_kit"]
 
 ROUNDS = 25 if kit.TORTURE else 1
@@ -33,7 +35,7 @@ class Kill:
 
     whom: str
     at: float
-    gone_at: float = 0.0  # when a worker's port was seen to be closed, which takes a busy machine its time
+    gone_at: float = 0.0  # when a worker was seen to be gone with its port, which takes a busy machine its time
     back_at: float = 0.0
     charged_at: float = 0.0
 
@@ -94,24 +96,23 @@ class Storm:
             await self.until(lambda: self.house.has_another_bookkeeper(pid))
             kill.back_at = time.monotonic()
         else:
-            self.watching.append(asyncio.create_task(self.see_back(kill)))
+            self.watching.append(asyncio.create_task(self.see_back(kill, pid)))
             await self.until(lambda: self.house.dead_in_the_books(lives))
             kill.charged_at = time.monotonic()
 
-    async def see_back(self, kill: Kill) -> None:
-        """Note when as many workers listen again as should; a dead one does for a moment yet."""
-        everybody = self.house.workers
-        await self.until(lambda: kit.listeners(self.house.port) < everybody)
+    async def see_back(self, kill: Kill, *pids: int) -> None:
+        """Note when as many workers listen again as should, once the dead have let go of the port."""
+        await self.until(lambda: all(map(is_gone, pids)))
         kill.gone_at = time.monotonic()
-        await self.until(lambda: kit.listeners(self.house.port) == everybody, 0.02)
+        await self.until(lambda: kit.listeners(self.house.port) == self.house.workers, 0.02)
         kill.back_at = time.monotonic()
 
     async def kill_main(self) -> None:
         lives = [life for pid in self.house.pids("worker") for life in self.house.lives(pid)]
         kill = Kill("main", time.monotonic())
         self.kills.append(kill)
-        back = asyncio.create_task(self.see_back(kill))
         await asyncio.to_thread(self.house.kill)
+        back = asyncio.create_task(self.see_back(kill))
         await asyncio.to_thread(self.house.start, ready=False)
         await self.until(lambda: self.house.dead_in_the_books(lives))
         kill.charged_at = time.monotonic()

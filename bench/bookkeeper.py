@@ -30,6 +30,7 @@ from fastroute.ledger.sqlite import Store
 from fastroute.receipts.keys import open_keys
 
 REQUESTS = 100_000
+TARIFF = (150_000, 600_000, 75_000, None, "genai-prices 0.0.66 2026-11-01")
 TURN = round(5000 * TURN_S)  # requests in a turn at 5,000 a second
 
 
@@ -78,9 +79,8 @@ def write(journal: Journal, account: int, windows: tuple[int, ...], requests: in
         held = (5200,) * len(windows)
         send = Send(n, request, account, windows, held, "gpt-4o-mini", "openai:gpt-4o-mini", "openai", at_ms, 5200)
         usage = (312, 120, 0, 0, 0)
-        settle = Settle(
-            n, "exact", "ok", 200, (165,) * len(windows), (spent,) * len(windows), usage, 164_400_000, 165, 812
-        )
+        charged, totals = (165,) * len(windows), (spent,) * len(windows)
+        settle = Settle(n, "exact", "ok", 200, charged, totals, usage, 164_400_000, 165, 812, TARIFF)
         finish = Finish(
             request, account, f"rd_{n:026}", "chat", "auto", "gpt-4o-mini", "small", 200, True, at_ms, 815, 240
         )

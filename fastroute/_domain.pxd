@@ -4,13 +4,16 @@ from libc.stdint cimport int64_t
 
 from fastroute._fields cimport at, must_be
 
-cdef object USAGE, SETTLEMENT, ATTEMPT, ENTRY, REF  # the classes, which `must_be` is asked about first
+cdef object USAGE, SETTLEMENT, ATTEMPT, ENTRY, REF, TARIFF  # the classes, which `must_be` is asked about first
 
 cdef struct Usages:
     Py_ssize_t input, output, cache_read, cache_write, reasoning
 
 cdef struct Settlements:
-    Py_ssize_t basis, picodollars, microdollars, usage
+    Py_ssize_t basis, picodollars, microdollars, usage, tariff
+
+cdef struct Tariffs:
+    Py_ssize_t input, output, cache_read, cache_write, version
 
 cdef struct Attempts:
     Py_ssize_t lane, model, outcome, settlement
@@ -23,6 +26,7 @@ cdef struct Refs:
 
 cdef Usages of_usage
 cdef Settlements of_settlement
+cdef Tariffs of_tariff
 cdef Attempts of_attempt
 cdef Entries of_entry
 cdef Refs of_ref

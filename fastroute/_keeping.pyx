@@ -1,7 +1,7 @@
 # cython: language_level=3
 """What the books know of a request that is over, in the words of its receipt; `_keeping.pyi` is its face."""
 
-from fastroute.domain import Usage
+from fastroute.domain import Tariff, Usage
 from fastroute.ledger.records import Finish, Send, Settle
 from fastroute.receipts.told import AttemptLine, Charge, Particulars
 
@@ -13,7 +13,7 @@ cdef enum:
 cdef enum:
     S_ATTEMPT, S_WINDOWS, S_RESERVED, S_ENTRY, S_MODEL, S_LANE, S_MONEY, S_FIELDS
 cdef enum:
-    C_BASIS, C_OUTCOME, C_STATUS, C_CHARGED, C_USAGE, C_PICODOLLARS, C_MICRODOLLARS, C_MS, C_FIELDS
+    C_BASIS, C_OUTCOME, C_STATUS, C_CHARGED, C_USAGE, C_PICODOLLARS, C_MICRODOLLARS, C_MS, C_TARIFF, C_FIELDS
 
 cdef Py_ssize_t FINISH[F_FIELDS]
 cdef Py_ssize_t SEND[S_FIELDS]
@@ -38,17 +38,17 @@ lay(
     ),
 )
 lay(SEND, Send, ("attempt", "windows", "reserved", "entry", "model", "lane", "microdollars"))
-lay(SETTLE, Settle, ("basis", "outcome", "status", "charged", "usage", "picodollars", "microdollars", "ms"))
+lay(SETTLE, Settle, ("basis", "outcome", "status", "charged", "usage", "picodollars", "microdollars", "ms", "tariff"))
 cdef object the_finish = Finish, the_send = Send, the_settle = Settle
 
 
 cdef class Told:
     cdef object account, window
-    cdef dict accounts, windows
+    cdef dict accounts, windows, tariffs
 
     def __init__(self, account, window):
         self.account, self.window = account, window
-        self.accounts, self.windows = {}, {}
+        self.accounts, self.windows, self.tariffs = {}, {}, {}
 
     def particulars(self, finish, tuple attempts not None):
         cdef list lines = []
@@ -100,6 +100,7 @@ cdef class Told:
             at(settle, SETTLE[C_MICRODOLLARS]),
             Usage(used[0], used[1], used[2], used[3], used[4]),
             at(settle, SETTLE[C_MS]),
+            self.tariff(at(settle, SETTLE[C_TARIFF])),
         )
 
     cdef tuple who(self, number):
@@ -107,6 +108,14 @@ cdef class Told:
         if found is None:
             row = self.account(number)
             found = self.accounts[number] = (None, None) if row is None else (row.public_id, row.name)
+        return found
+
+    cdef object tariff(self, told):
+        if told is None:
+            return None
+        found = self.tariffs.get(told)
+        if found is None:
+            found = self.tariffs[told] = Tariff(*told)
         return found
 
     cdef tuple place(self, number):

@@ -24,7 +24,7 @@ cdef Made flats = Made(4096)
 cdef class Flat:
     """A price without tiers: a third of what finding its rates anew costs on every attempt."""
 
-    cdef bint tiered
+    cdef object tariff  # None where tiers are looked at first
     cdef int64_t rates[4]  # input, output, cache_read, cache_write
     cdef int64_t dearest[4]
 
@@ -36,7 +36,7 @@ cdef Flat flat_of(price):
         return <Flat>found
     rates = price.rates
     flat = Flat()
-    flat.tiered = bool(price.tiers)
+    flat.tariff = None if price.tiers else prices.tariff(price)
     flat.rates[0], flat.rates[1] = rates.input, rates.output
     flat.rates[2] = rates.input if rates.cache_read is None else rates.cache_read
     flat.rates[3] = rates.input if rates.cache_write is None else rates.cache_write
@@ -54,7 +54,7 @@ cpdef object bound(price, input_bound, output_cap, max_output, choices=1):
     output = output_cap if output_cap is not None else max_output if max_output is not None else UNKNOWN_OUTPUT
     output = output * choices
     flat = flat_of(price)
-    if input_bound > MOST or output > MOST or flat.tiered:
+    if input_bound > MOST or output > MOST or flat.tariff is None:
         return prices.upper_bound(price, min(input_bound, MOST), min(output, MOST))
     tokens[0], tokens[1], tokens[2], tokens[3] = input_bound, output, 0, 0
     _core.charge(&cost, tokens, flat.dearest)
@@ -72,11 +72,12 @@ cpdef object priced(str basis, price, usage):
     if price is None:
         return Settlement(basis, None, None, usage)
     flat = flat_of(price)
-    if flat.tiered:
+    if flat.tariff is None:
         picodollars = prices.price(usage, price)
-        return Settlement(basis, picodollars, ceil_microdollars(picodollars), usage)
+        tariff = prices.tariff(price, usage.input_total)
+        return Settlement(basis, picodollars, ceil_microdollars(picodollars), usage, tariff)
     must_be(usage, USAGE)
     tokens[0], tokens[1] = at(usage, of_usage.input), at(usage, of_usage.output)
     tokens[2], tokens[3] = at(usage, of_usage.cache_read), at(usage, of_usage.cache_write)
     _core.charge(&cost, tokens, flat.rates)
-    return Settlement(basis, cost.picodollars, cost.microdollars, usage)
+    return Settlement(basis, cost.picodollars, cost.microdollars, usage, flat.tariff)

@@ -51,6 +51,12 @@ class Tier(Struct, frozen=True):
     rates: Rates
 
 
+class Tariff(Rates, frozen=True):
+    """The rates that one attempt was priced at, and whose they are."""
+
+    version: str = ""  # of the shipped table, where they are its own; else `config` or `free`
+
+
 class Price(Struct, frozen=True):
     """What one model costs, and where the figure comes from: `config`, `table` (the shipped one) or `free`."""
 
@@ -102,6 +108,7 @@ class Settlement(Struct, frozen=True):
     picodollars: int | None  # exact; None when the price is not known
     microdollars: int | None  # rounded up once
     usage: Usage
+    tariff: Tariff | None = None  # that the usage was priced at; what rests on no usage has none
 
 
 class Attempt(Struct, frozen=True):

@@ -30,6 +30,7 @@ from fastroute.receipts.keys import open_keys
 _BUDGET: Final = 10**12
 _TURN: Final = 2000  # keys that are made in one commit
 _BATCH: Final = 1000  # requests that are journalled before the bookkeeper looks
+_TARIFF: Final = (150_000, 600_000, 75_000, None, "genai-prices 0.0.66 2026-11-01")
 
 
 class Grown(msgspec.Struct, frozen=True):
@@ -110,7 +111,7 @@ def _write(journal: Journal, account: int, window: int, done: int, requests: int
     for n in range(done + 1, done + requests + 1):
         request = f"req_{n:020x}"
         send = Send(n, request, account, (window,), (5200,), "gpt-4o-mini", "openai:gpt-4o-mini", "openai", at_ms, 5200)
-        settle = Settle(n, "exact", "ok", 200, (165,), (165 * n,), usage, 164_400_000, 165, 812)
+        settle = Settle(n, "exact", "ok", 200, (165,), (165 * n,), usage, 164_400_000, 165, 812, _TARIFF)
         finish = Finish(
             request, account, f"rd_{n:026}", "chat", "auto", "gpt-4o-mini", "small", 200, True, at_ms, 815, 240
         )

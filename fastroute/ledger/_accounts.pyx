@@ -141,6 +141,7 @@ cdef class AccountCore:
             picodollars,
             microdollars,
             ms,
+            at(settlement, of_settlement.tariff),
         )
         till.write_late(SETTLE, record)
 

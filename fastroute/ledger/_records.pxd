@@ -1,6 +1,6 @@
 """The hot records' writer: its arguments are the fields of `records`' structs, and its bytes are those of their encoder.
 
-What a path holds or was charged comes as so many plain numbers, a usage as its five.
+What a path holds or was charged comes as so many plain numbers, a usage as its five, a tariff as it is.
 """
 
 from libc.stdint cimport int64_t
@@ -11,7 +11,7 @@ cdef bytes send(
 )
 cdef bytes settle(
     long long attempt, str basis, str outcome, status, int count, const int64_t *charged, const int64_t *spent,
-    input, output, cache_read, cache_write, reasoning, picodollars, microdollars, ms
+    input, output, cache_read, cache_write, reasoning, picodollars, microdollars, ms, tariff
 )
 cdef bytes finish(
     str request, account, str decision, str surface, str asked, str entry, str reason, int status, bint stream,

@@ -4,6 +4,8 @@
 A record that is unusual (a number beyond 63 bits, a text of kilobytes) is `records`' own.
 """
 
+from msgspec.structs import astuple
+
 from fastroute.ledger import records
 from fastroute.ledger.records import Finish, Send, Settle
 
@@ -15,6 +17,8 @@ from libc.string cimport memcpy
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
 
+from fastroute._domain cimport TARIFF, of_tariff
+from fastroute._fields cimport at, must_be
 from fastroute.ledger._leases cimport told
 
 cdef object encode = records.encode
@@ -126,6 +130,19 @@ cdef void amounts(Out *out, int count, const int64_t *values) noexcept:  # as `w
             whole(out, values[place])
 
 
+cdef int rated(Out *out, tariff) except -1:
+    if tariff is None:
+        return number(out, None)
+    must_be(tariff, TARIFF)
+    if fits(out, NUMBER):
+        put(out, 0x95)
+    number(out, at(tariff, of_tariff.input))
+    number(out, at(tariff, of_tariff.output))
+    number(out, at(tariff, of_tariff.cache_read))
+    number(out, at(tariff, of_tariff.cache_write))
+    return text(out, at(tariff, of_tariff.version))
+
+
 cdef inline bytes written(Out *out):
     return None if out.at == NULL else PyBytes_FromStringAndSize(space, out.at - space)
 
@@ -156,11 +173,11 @@ cdef bytes send(
 
 cdef bytes settle(
     long long attempt, str basis, str outcome, status, int count, const int64_t *charged, const int64_t *spent,
-    input, output, cache_read, cache_write, reasoning, picodollars, microdollars, ms
+    input, output, cache_read, cache_write, reasoning, picodollars, microdollars, ms, tariff
 ):
     cdef Out out
     out.at = space
-    put(&out, 0x9a)
+    put(&out, 0x9b)
     whole(&out, attempt)
     text(&out, basis)
     text(&out, outcome)
@@ -177,12 +194,14 @@ cdef bytes settle(
     number(&out, picodollars)
     number(&out, microdollars)
     number(&out, ms)
+    rated(&out, tariff)
     if out.at != NULL:
         return written(&out)
     return encode(
         Settle(
             attempt, basis, outcome, status, told(count, charged), told(count, spent),
             (input, output, cache_read, cache_write, reasoning), picodollars, microdollars, ms,
+            None if tariff is None else astuple(tariff),
         )
     )
 

@@ -45,6 +45,8 @@ class Settle(Struct, frozen=True, array_like=True, gc=False):
     picodollars: int | None
     microdollars: int | None
     ms: int
+    # What the usage was priced at, as `Tariff` has it: input, output, cache reads and writes, and their version.
+    tariff: tuple[int, int, int | None, int | None, str] | None = None
 
 
 class Finish(Struct, frozen=True, array_like=True, gc=False):

@@ -22,6 +22,7 @@ from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeASCII
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove, memset
 
+from fastroute._domain cimport TARIFF, of_tariff
 from fastroute._fields cimport at, must_be, offset_of
 
 cdef object others = json.Encoder(order="sorted").encode
@@ -39,7 +40,6 @@ cdef Py_ssize_t TOLD_ATTEMPTS = offset_of(Particulars, "attempts")
 cdef Py_ssize_t TOLD_DECISION_ID = offset_of(Particulars, "decision_id")
 cdef Py_ssize_t TOLD_FIRST_CHUNK_MS = offset_of(Particulars, "first_chunk_ms")
 cdef Py_ssize_t TOLD_LATENCY_MS = offset_of(Particulars, "latency_ms")
-cdef Py_ssize_t TOLD_PRICE_TABLE = offset_of(Particulars, "price_table")
 cdef Py_ssize_t TOLD_REASON = offset_of(Particulars, "reason")
 cdef Py_ssize_t TOLD_REQUEST_ID = offset_of(Particulars, "request_id")
 cdef Py_ssize_t TOLD_ROUTE_FINAL = offset_of(Particulars, "route_final")
@@ -241,17 +241,20 @@ cdef int used_by(Sheet *sheet, used) except -1:
                  at(used, USED_CACHE_WRITE), at(used, USED_REASONING))
 
 
-cdef int price(Sheet *sheet, rates) except -1:
-    if rates is None:
+cdef int price(Sheet *sheet, tariff) except -1:
+    if tariff is None:
         return say(sheet, b"null")
+    must_be(tariff, TARIFF)
     say(sheet, b'{"cache_read":')
-    number(sheet, rates.cache_read)
+    number(sheet, at(tariff, of_tariff.cache_read))
     say(sheet, b',"cache_write":')
-    number(sheet, rates.cache_write)
+    number(sheet, at(tariff, of_tariff.cache_write))
     say(sheet, b',"input":')
-    number(sheet, rates.input)
+    number(sheet, at(tariff, of_tariff.input))
     say(sheet, b',"output":')
-    number(sheet, rates.output)
+    number(sheet, at(tariff, of_tariff.output))
+    say(sheet, b',"version":')
+    text(sheet, at(tariff, of_tariff.version))
     return say(sheet, b"}")
 
 
@@ -397,9 +400,7 @@ cdef int head(Sheet *sheet, told, Sum total, str name, str kid, str model, detai
         say(sheet, b'"ok"')
     say(sheet, b',"previous":"')
     hexadecimal(sheet, previous)
-    say(sheet, b'","price_table":')
-    text(sheet, at(told, TOLD_PRICE_TABLE))
-    say(sheet, b',"reason":')
+    say(sheet, b'","reason":')
     text(sheet, at(told, TOLD_REASON))
     say(sheet, b',"request_id":')
     text(sheet, at(told, TOLD_REQUEST_ID))

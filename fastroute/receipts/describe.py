@@ -10,6 +10,8 @@ from fastroute.receipts.verify import Proof
 from fastroute.redaction import clip
 
 _WIDTH: Final = 10
+_CACHES: Final = {"cache_read": "read from cache", "cache_write": "written to cache"}
+_RATES: Final = {"input": "in", "output": "out", **_CACHES}
 _VALUE_MAX: Final = 400
 
 
@@ -70,6 +72,12 @@ def _attempt(line: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             f"{said('microdollars')} of {said('reserved_microdollars')} microdollars reserved"
         ),
     )
+    price = line.get("price")
+    if isinstance(price, dict):
+        rates = ", ".join(
+            f"{_word(price.get(name))} {label}" for name, label in _RATES.items() if price.get(name) is not None
+        )
+        yield "", f"  priced at {rates} microdollars a million tokens ({_word(price.get('version'))})"
     charges = line.get("charges")
     for charge in charges if isinstance(charges, list) else []:
         if isinstance(charge, dict):
@@ -82,7 +90,7 @@ def _tokens(usage: Any) -> str:
     if not isinstance(usage, dict):
         return "unknown"
     parts = [f"{_word(usage.get('input'))} in", f"{_word(usage.get('output'))} out"]
-    named = {"cache_read": "read from cache", "cache_write": "written to cache", "reasoning": "reasoning"}
+    named = {**_CACHES, "reasoning": "reasoning"}
     parts += [f"{_word(usage[name])} {label}" for name, label in named.items() if usage.get(name)]
     return ", ".join(parts)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from fastroute.domain import Rates, Usage
+from fastroute.domain import Tariff, Usage
 
 
 class Charge(Struct, frozen=True, gc=False):
@@ -35,7 +35,7 @@ class AttemptLine(Struct, frozen=True, gc=False):
     microdollars: int | None
     usage: Usage
     ms: int
-    price: Rates | None = None  # what it was priced at
+    price: Tariff | None = None  # what its usage was priced at; what rests on no usage has none
 
 
 class Particulars(Struct, frozen=True, gc=False):
@@ -56,4 +56,3 @@ class Particulars(Struct, frozen=True, gc=False):
     first_chunk_ms: int | None
     attempts: tuple[AttemptLine, ...]
     details: dict[str, Any] = {}  # what a policy, a shadow or a cache adds; texts and integers only
-    price_table: str | None = None  # version

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from fastroute import _core
-from fastroute.domain import Price, Rates, Tier, Usage
+from fastroute.domain import Price, Rates, Tariff, Tier, Usage
 
 # The seeds call Groq `grok`; xAI, whose models bear that name, is `x-ai` in the table.
 _ALSO_KNOWN_AS = {"grok": "groq"}
@@ -150,6 +150,13 @@ def _shipped() -> PriceTable:
 def price(usage: Usage, price: Price) -> int:
     """The exact picodollars of a usage; a cache rate that is not known is the input rate."""
     return _picodollars(usage, price)
+
+
+def tariff(price: Price, input_tokens: int = 0) -> Tariff:
+    """What a request with so much input in all is priced at, and the version of where that is from."""
+    rates = price.at(input_tokens)
+    version = PriceTable.load().version if price.source == "table" else price.source
+    return Tariff(rates.input, rates.output, rates.cache_read, rates.cache_write, version)
 
 
 def microdollars(usage: Usage, price: Price) -> int:

@@ -2,10 +2,11 @@
 
 import random
 
+import msgspec
 import pytest
 
 from fastroute.clock import ManualClock
-from fastroute.domain import Settlement, Usage
+from fastroute.domain import Settlement, Tariff, Usage
 from fastroute.ledger import records
 from fastroute.ledger.accounts import Account, Till
 from fastroute.ledger.leases import Holder
@@ -98,7 +99,9 @@ def test_what_is_written_is_what_the_encoder_of_its_struct_writes(seed):
         cost = anything()
         if basis != "void" and "microdollar" in kinds:
             cost = chance.choice((None, *(amount for amount in AMOUNTS if amount <= money)))
-        settlement = Settlement(basis, chance.choice((None, *NUMBERS)), cost, Usage(*counted))
+        rated = chance.choice((None, (anything(), anything(), None, anything(), text())))
+        tariff = None if rated is None else Tariff(*rated)
+        settlement = Settlement(basis, chance.choice((None, *NUMBERS)), cost, Usage(*counted), tariff)
         status, ms, outcome = chance.choice((None, 200, 503)), anything(), text()
         account.settle(hold, settlement, outcome, status, ms)
         if basis == "void":
@@ -109,7 +112,8 @@ def test_what_is_written_is_what_the_encoder_of_its_struct_writes(seed):
         charged = tuple(paid[kind] for kind in kinds)
         spent = [before + now for before, now in zip(spent, charged, strict=True)]
         told = Settle(
-            till.attempts, basis, outcome, status or 0, charged, tuple(spent), counted, settlement.picodollars, cost, ms
+            *(till.attempts, basis, outcome, status or 0, charged, tuple(spent), counted),
+            *(settlement.picodollars, cost, ms, rated),
         )
         assert till.journal[-1] == records.encode(told)
 
@@ -120,6 +124,14 @@ def test_what_is_written_is_what_the_encoder_of_its_struct_writes(seed):
     told = Finish(finish[0], account.id, *finish[1:], at_ms - latency_ms, latency_ms, first_ms, details)
     assert till.journal[-1] == records.encode(told)
     assert len(till.journal) == 5
+
+
+def test_a_settlement_of_before_tariffs_is_read():
+    """A journal outlives the release that wrote it."""
+    before = msgspec.msgpack.encode([7, "exact", "ok", 200, [5], [5], [1, 1, 0, 0, 0], 5_000_000, 5, 1])
+    assert records.decode(records.SETTLE, before) == Settle(
+        7, "exact", "ok", 200, (5,), (5,), (1, 1, 0, 0, 0), 5_000_000, 5, 1
+    )
 
 
 def test_what_no_encoder_takes_is_refused():

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastroute.clock import iso
-from fastroute.domain import Rates, Usage
+from fastroute.domain import Tariff, Usage
 from fastroute.money import usd_from_picodollars
 from fastroute.receipts import GENESIS, AttemptLine, Charge, Particulars, Sealer, receipt_id
 
@@ -50,7 +50,6 @@ def plainly(told: Particulars, seq: int, previous: bytes) -> bytes:
         "model": told.model,
         "outcome": outcome,
         "previous": previous.hex(),
-        "price_table": told.price_table,
         "reason": told.reason,
         "request_id": told.request_id,
         "route_final": told.route_final or None,
@@ -83,7 +82,7 @@ words = st.text(max_size=12) | st.sampled_from(["", "ok", 'a"b', "\\", "\n\x00\x
 counts = st.integers(0, 1000) | st.sampled_from([0, 9, 10, 99, 2**31, 2**53 + 1, 2**63, 2**70])
 money = st.integers(0, 10**13) | st.sampled_from([0, 1, 10**5, 10**12, 10**12 - 1, 2**63 - 1, 2**63, -1, -(10**12)])
 usages = st.builds(Usage, counts, counts, counts, counts, counts)
-rates = st.none() | st.builds(Rates, counts, counts, st.none() | counts, st.none() | counts)
+tariffs = st.none() | st.builds(Tariff, counts, counts, st.none() | counts, st.none() | counts, words)
 charges = st.builds(Charge, words, words, words, counts, st.integers(-(2**63), 2**63 - 1))
 lines = st.builds(
     AttemptLine,
@@ -100,7 +99,7 @@ lines = st.builds(
     st.none() | counts,
     usages,
     counts,
-    rates,
+    tariffs,
 )
 requests = st.from_regex(r"req_[a-z2-7]{8}[0-9a-f]{1,19}", fullmatch=True) | words
 told = st.builds(
@@ -120,7 +119,6 @@ told = st.builds(
     st.none() | counts,
     st.lists(lines, max_size=3).map(tuple),
     st.just({}) | st.dictionaries(st.text("abc\n", max_size=5), st.integers(-9, 9) | st.none(), max_size=3),
-    st.none() | words,
 )
 
 

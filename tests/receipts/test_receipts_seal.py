@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastroute.domain import Rates, Usage
+from fastroute.domain import Tariff, Usage
 from fastroute.ids import Ids
 from fastroute.money import usd_from_picodollars
 from fastroute.receipts import (
@@ -45,7 +45,7 @@ class TestWhatItSays:
         assert re.search(r"^cost +\$0\.000165$", describe(body, verify(body, keys)), re.MULTILINE)
 
     def test_every_fact_of_the_request_is_there(self, sealer, particulars):
-        sealed = sealer.seal(particulars(details={"policy": "balanced-helpdesk"}, price_table="2026-11-01"))
+        sealed = sealer.seal(particulars(details={"policy": "balanced-helpdesk"}))
         assert json.loads(sealed.body) == {
             "account": "key_a",
             "account_name": "alice",
@@ -82,7 +82,6 @@ class TestWhatItSays:
             "model": "auto",
             "outcome": "ok",
             "previous": GENESIS.hex(),
-            "price_table": "2026-11-01",
             "reason": "tier_small",
             "request_id": "req_abcdefgh1",
             "route_final": "gpt-4o-mini",
@@ -137,8 +136,19 @@ class TestWhatItSays:
         assert json.loads(sealer.seal(told).body)["outcome"] == expected
 
     def test_what_an_attempt_was_priced_at_is_told(self, sealer, particulars, attempt, keys):
-        body = sealer.seal(particulars(attempts=(attempt(price=Rates(150_000, 600_000)),))).body
-        assert json.loads(body)["attempts"][0]["price"]["output"] == 600_000
+        tariff = Tariff(150_000, 600_000, 75_000, version="genai-prices 1.2 2026-11-01")
+        body = sealer.seal(particulars(attempts=(attempt(price=tariff),))).body
+        assert json.loads(body)["attempts"][0]["price"] == {
+            "cache_read": 75_000,
+            "cache_write": None,
+            "input": 150_000,
+            "output": 600_000,
+            "version": "genai-prices 1.2 2026-11-01",
+        }
+        told = (
+            "150000 in, 600000 out, 75000 read from cache microdollars a million tokens (genai-prices 1.2 2026-11-01)"
+        )
+        assert told in describe(body, verify(body, keys))
         assert verify(body, keys).ok
 
     def test_a_key_pasted_as_a_models_name_is_masked(self, sealer, particulars):

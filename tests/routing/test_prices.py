@@ -21,10 +21,11 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastroute.domain import RATE_MAX, TOKENS_MAX, Price, Rates, Tier, Usage
+from fastroute import settle
+from fastroute.domain import RATE_MAX, TOKENS_MAX, Price, Rates, Tariff, Tier, Usage
 from fastroute.money import rate_from_usd_per_mtok
 from fastroute.routing.price_build import build, main
-from fastroute.routing.prices import PriceTable, microdollars, misses_cache_rate, price, upper_bound
+from fastroute.routing.prices import PriceTable, microdollars, misses_cache_rate, price, tariff, upper_bound
 
 EXAMPLES = 5_000 if os.environ.get("FASTROUTE_TORTURE") == "1" else 100
 OUTPUT_WHEN_UNKNOWN = 128_000
@@ -201,6 +202,16 @@ class TestTheTable:
         assert table.version == f"genai-prices {HEAD['version']} {HEAD['date']}"
         assert table is PriceTable.load()
         assert table.version in repr(table)
+
+    def test_a_tariff_says_whose_prices_it_has(self, table: PriceTable) -> None:
+        listed = table.find("openai", "gpt-4o-mini")
+        assert listed is not None
+        assert tariff(listed).version == table.version
+        assert tariff(Price(Rates(0, 0), source="free")).version == "free"
+        own = settle.exact(Price(Rates(3, 4, 1)), Usage(5, 6)).tariff
+        assert own == Tariff(3, 4, 1, None, "config")
+        assert settle.exact(listed, Usage(1, 1)).tariff == tariff(listed)
+        assert settle.exact(None, Usage(1, 1)).tariff is settle.void(listed).tariff is None
 
     def test_it_is_small_and_has_a_model_a_line(self) -> None:
         """Diffs of a refresh can be read."""
@@ -496,6 +507,8 @@ def test_a_tier_holds_for_the_whole_request(usage: Usage, asked: Price) -> None:
     exact = usage.input * held.input + usage.output * held.output + usage.cache_read * read + usage.cache_write * write
     assert price(usage, asked) == exact
     assert price(msgspec.structs.replace(usage, reasoning=usage.output), asked) == exact
+    assert settle.exact(asked, usage).tariff == tariff(asked, usage.input_total)
+    assert price(usage, Price(tariff(asked, usage.input_total))) == exact
 
 
 @bounded

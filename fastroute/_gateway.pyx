@@ -17,6 +17,7 @@ from fastroute._domain cimport ENTRY, input_total, of_attempt, of_entry, of_sett
 from fastroute._fields cimport at, must_be
 from fastroute._ids cimport Counted
 from fastroute._lines cimport Lines
+from fastroute._made cimport CATALOG_MOST
 from fastroute._now cimport moment
 from fastroute._scan cimport RequestScanner, Scan, Sought
 from fastroute.metrics._slots cimport Groups
@@ -30,8 +31,6 @@ cdef enum:
     UNKNOWN = -1
     CONTEXT_UNKNOWN = 1_000_000
     NAME_MAX = 256
-    PINNED_MAX = 4096
-    KINS_MAX = 1024
 
 
 cdef bint plain(str text):
@@ -115,7 +114,7 @@ cdef class Core:
             entry = self.place(call)
             if entry is None:
                 return 0
-            if len(self.pinned) >= PINNED_MAX:
+            if len(self.pinned) >= CATALOG_MOST:
                 self.pinned.clear()
             self.pinned[call.model] = entry
         elif not call.free() and call.account.models is not None:
@@ -170,7 +169,7 @@ cdef class Core:
         kin.group = self.metrics.group(label, call.status, lane)
         kin.form = None if self.log is None else self.log.form(kind)
         if self.metrics.kept(kin.group, label, call.status, lane):  # else its names may yet become labels
-            if len(self.kins) >= KINS_MAX:
+            if len(self.kins) >= CATALOG_MOST:
                 self.kins.clear()
             self.kins[kind] = self.last = kin
         return kin

@@ -2,6 +2,9 @@
 
 cimport cython
 
+cdef enum:
+    CATALOG_MOST = 16_384  # made of a catalog's entries; with fewer than it has, one asked for in turn would find nothing
+
 @cython.final
 cdef class Made:
     cdef object source, last  # what was asked for last, as it mostly is again

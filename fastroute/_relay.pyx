@@ -22,7 +22,7 @@ from libc.stdint cimport int64_t
 from fastroute._call cimport Call
 from fastroute._domain cimport USAGE, input_total, of_usage
 from fastroute._fields cimport at, must_be
-from fastroute._made cimport Made
+from fastroute._made cimport CATALOG_MOST, Made
 from fastroute._now cimport moment, now_ms
 from fastroute._scan cimport Scan, Words, plain_tokens
 from fastroute._settle cimport bound, exact
@@ -60,7 +60,7 @@ cdef class Standing:
 
 cdef class Core:
     def __cinit__(self, *_, **__):
-        self.standings = Made(4096)
+        self.standings = Made(CATALOG_MOST)
 
     cdef Standing standing(self, entry):
         cdef Standing made

@@ -13,12 +13,12 @@ from libc.stdint cimport int64_t
 from fastroute cimport _core
 from fastroute._domain cimport USAGE, of_usage
 from fastroute._fields cimport at, must_be
-from fastroute._made cimport Made
+from fastroute._made cimport CATALOG_MOST, Made
 
 OUTPUT_UNKNOWN = 128_000
 
 cdef int64_t UNKNOWN_OUTPUT = OUTPUT_UNKNOWN, MOST = TOKENS_MAX
-cdef Made flats = Made(4096)
+cdef Made flats = Made(CATALOG_MOST)
 
 
 cdef class Flat:

@@ -12,6 +12,8 @@ from fastroute.domain import LatencyFact
 WINDOW = 50
 # An entry that looks slow gets no traffic, and so would look slow for ever: what it was so long ago no longer counts.
 AGE_MAX_MS = 600_000
+# A large catalog's entries are all remembered; but a name can stand for an entry by itself, and callers invent names.
+ENTRIES_MAX = 16_384
 
 
 class Latency:
@@ -36,8 +38,15 @@ class Latency:
         """Where this entry's attempts are noted, for whoever notes many: the instant of each, and how long it took."""
         samples = self._samples.get(entry_id)
         if samples is None:
+            if len(self._samples) >= ENTRIES_MAX:
+                self._forget()
             samples = self._samples[entry_id] = deque(maxlen=self._window)
         return samples
+
+    def _forget(self) -> None:
+        """Keep the half that was tried last. What is noted of the others from here on is lost to `facts`."""
+        asked = sorted(self._samples.items(), key=lambda one: one[1][-1][0] if one[1] else 0, reverse=True)
+        self._samples = dict(asked[: ENTRIES_MAX // 2])
 
     def facts(self, last: int = WINDOW) -> dict[str, LatencyFact]:
         """What is known of every entry that was tried lately, from no more than its `last` attempts."""

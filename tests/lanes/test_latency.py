@@ -27,6 +27,18 @@ def test_only_the_last_attempts_count(clock):
     assert latency.facts() == {"a": LatencyFact(2, 2, 3)}
 
 
+def test_invented_names_are_forgotten_before_what_is_in_use(clock, monkeypatch):
+    """A caller may invent as many names as it likes that stand for an entry by themselves."""
+    monkeypatch.setattr("fastroute.lanes.latency.ENTRIES_MAX", 8)
+    latency = Latency(clock)
+    for n in range(100):
+        latency.note(f"invented-{n}", 5)
+        clock.advance(1)
+        latency.note("mine", n)
+    assert len(latency.facts()) <= 8
+    assert latency.facts()["mine"] == LatencyFact(74, 96, 50)
+
+
 def test_a_slow_sample_does_not_lock_an_entry_out_for_ever(clock):
     latency = Latency(clock, age_max_ms=60_000)
     latency.note("slow-once", 10_000)

@@ -13,7 +13,7 @@ cdef struct Settlements:
     Py_ssize_t basis, picodollars, microdollars, usage, tariff
 
 cdef struct Tariffs:
-    Py_ssize_t input, output, cache_read, cache_write, version
+    Py_ssize_t input, output, cache_read, cache_write, source
 
 cdef struct Attempts:
     Py_ssize_t lane, model, outcome, settlement

@@ -3,7 +3,7 @@
 cimport cython
 
 cdef enum:
-    CATALOG_MOST = 16_384  # made of a catalog's entries; with fewer than it has, one asked for in turn would find nothing
+    CATALOG_MOST = 16_384  # fewer than a catalog has entries, and asking for them in turn would never hit
 
 @cython.final
 cdef class Made:

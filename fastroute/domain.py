@@ -52,9 +52,9 @@ class Tier(Struct, frozen=True):
 
 
 class Tariff(Rates, frozen=True):
-    """The rates that one attempt was priced at, and whose they are."""
+    """The rates that one attempt was priced at, and where they are from: a version of the shipped table, or as `Price`."""
 
-    version: str = ""  # of the shipped table, where they are its own; else `config` or `free`
+    source: str = ""
 
 
 class Price(Struct, frozen=True):
@@ -108,7 +108,7 @@ class Settlement(Struct, frozen=True):
     picodollars: int | None  # exact; None when the price is not known
     microdollars: int | None  # rounded up once
     usage: Usage
-    tariff: Tariff | None = None  # that the usage was priced at; what rests on no usage has none
+    tariff: Tariff | None = None  # that the usage was priced at, where the amount rests on it
 
 
 class Attempt(Struct, frozen=True):

@@ -41,7 +41,7 @@ _TEXT_MAX = 32_768
 _SECRET_MIN = 8
 _LINE_MAX = 131_072
 _FIELD_MAX = 1024
-_FORMS_MAX = 16_384  # of answers' lines: a large catalog's models, asked for in turn, have one each
+_FORMS_MAX = 1024
 
 # A record with its message, a request with its moment, lines of others, or somebody who waits until all before it is written.
 _Said = tuple[logging.LogRecord, str] | tuple[int, str, dict[str, Any]]

@@ -11,7 +11,7 @@ from fastroute.ledger.journal import JournalFull
 from libc.stdint cimport int64_t
 
 from fastroute._core cimport PATH_MAX
-from fastroute._domain cimport SETTLEMENT, of_settlement, of_usage, usage_of
+from fastroute._domain cimport SETTLEMENT, TARIFF, of_settlement, of_usage, usage_of
 from fastroute._fields cimport at, must_be
 from fastroute._now cimport now_ms
 from fastroute.ledger._journal cimport Appender
@@ -113,6 +113,9 @@ cdef class AccountCore:
         microdollars = at(settlement, of_settlement.microdollars)
         picodollars = at(settlement, of_settlement.picodollars)
         usage = usage_of(settlement)
+        tariff = at(settlement, of_settlement.tariff)
+        if tariff is not None:
+            must_be(tariff, TARIFF)  # before money moves: what has moved must be written down
         sent, answered = at(usage, of_usage.input), at(usage, of_usage.output)
         cached, kept = at(usage, of_usage.cache_read), at(usage, of_usage.cache_write)
         thought = at(usage, of_usage.reasoning)
@@ -141,7 +144,7 @@ cdef class AccountCore:
             picodollars,
             microdollars,
             ms,
-            at(settlement, of_settlement.tariff),
+            tariff,
         )
         till.write_late(SETTLE, record)
 

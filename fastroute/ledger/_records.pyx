@@ -140,7 +140,7 @@ cdef int rated(Out *out, tariff) except -1:
     number(out, at(tariff, of_tariff.output))
     number(out, at(tariff, of_tariff.cache_read))
     number(out, at(tariff, of_tariff.cache_write))
-    return text(out, at(tariff, of_tariff.version))
+    return text(out, at(tariff, of_tariff.source))
 
 
 cdef inline bytes written(Out *out):

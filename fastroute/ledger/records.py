@@ -45,7 +45,7 @@ class Settle(Struct, frozen=True, array_like=True, gc=False):
     picodollars: int | None
     microdollars: int | None
     ms: int
-    # What the usage was priced at, as `Tariff` has it: input, output, cache reads and writes, and their version.
+    # What the usage was priced at, as `Tariff` has it: input, output, cache reads and writes, and their source.
     tariff: tuple[int, int, int | None, int | None, str] | None = None
 
 

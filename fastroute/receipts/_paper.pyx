@@ -253,8 +253,8 @@ cdef int price(Sheet *sheet, tariff) except -1:
     number(sheet, at(tariff, of_tariff.input))
     say(sheet, b',"output":')
     number(sheet, at(tariff, of_tariff.output))
-    say(sheet, b',"version":')
-    text(sheet, at(tariff, of_tariff.version))
+    say(sheet, b',"source":')
+    text(sheet, at(tariff, of_tariff.source))
     return say(sheet, b"}")
 
 

@@ -72,12 +72,13 @@ def _attempt(line: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             f"{said('microdollars')} of {said('reserved_microdollars')} microdollars reserved"
         ),
     )
-    price = line.get("price")
-    if isinstance(price, dict):
-        rates = ", ".join(
-            f"{_word(price.get(name))} {label}" for name, label in _RATES.items() if price.get(name) is not None
-        )
-        yield "", f"  priced at {rates} microdollars a million tokens ({_word(price.get('version'))})"
+    price, usage = line.get("price"), line.get("usage")
+    if isinstance(price, dict) and isinstance(usage, dict):
+        # A cache whose own rate is not known was priced at that of the input.
+        rates = {name: price.get(name) for name in _RATES}
+        rates |= {name: price.get("input") for name in _CACHES if rates[name] is None and usage.get(name)}
+        said_rates = ", ".join(f"{_word(rate)} {_RATES[name]}" for name, rate in rates.items() if rate is not None)
+        yield "", f"  {_tokens(usage)}; microdollars a million tokens: {said_rates} ({_word(price.get('source'))})"
     charges = line.get("charges")
     for charge in charges if isinstance(charges, list) else []:
         if isinstance(charge, dict):

@@ -35,7 +35,7 @@ class AttemptLine(Struct, frozen=True, gc=False):
     microdollars: int | None
     usage: Usage
     ms: int
-    price: Tariff | None = None  # what its usage was priced at; what rests on no usage has none
+    price: Tariff | None = None  # what its usage was priced at, where its charge rests on it
 
 
 class Particulars(Struct, frozen=True, gc=False):

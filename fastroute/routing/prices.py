@@ -153,10 +153,10 @@ def price(usage: Usage, price: Price) -> int:
 
 
 def tariff(price: Price, input_tokens: int = 0) -> Tariff:
-    """What a request with so much input in all is priced at, and the version of where that is from."""
+    """What a request with so much input in all is priced at, and where that is from."""
     rates = price.at(input_tokens)
-    version = PriceTable.load().version if price.source == "table" else price.source
-    return Tariff(rates.input, rates.output, rates.cache_read, rates.cache_write, version)
+    source = PriceTable.load().version if price.source == "table" else price.source
+    return Tariff(rates.input, rates.output, rates.cache_read, rates.cache_write, source)
 
 
 def microdollars(usage: Usage, price: Price) -> int:

@@ -59,10 +59,10 @@ def test_a_receipt_can_be_reckoned_again_from_what_stands_in_it(served: Any, ans
     """Every attempt says what its usage was priced at, and whose prices these were."""
     [line] = served.json("receipts", "--open", answered[0])["attempts"]
     price, usage = line["price"], line["usage"]
-    assert price == {"cache_read": None, "cache_write": None, "input": 150_000, "output": 600_000, "version": "config"}
+    assert price == {"cache_read": None, "cache_write": None, "input": 150_000, "output": 600_000, "source": "config"}
     assert usage["input"] * price["input"] + usage["output"] * price["output"] == line["picodollars"]
     said = served.run("receipts", "--open", answered[0]).output
-    assert "priced at 150000 in, 600000 out microdollars a million tokens (config)" in said
+    assert "300 in, 200 out; microdollars a million tokens: 150000 in, 600000 out (config)" in said
 
 
 def test_a_receipt_is_found_by_its_request_too(served: Any, answered: list[str]) -> None:

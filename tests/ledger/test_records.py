@@ -99,7 +99,9 @@ def test_what_is_written_is_what_the_encoder_of_its_struct_writes(seed):
         cost = anything()
         if basis != "void" and "microdollar" in kinds:
             cost = chance.choice((None, *(amount for amount in AMOUNTS if amount <= money)))
-        rated = chance.choice((None, (anything(), anything(), None, anything(), text())))
+        rated = chance.choice(
+            (None, (anything(), anything(), *(chance.choice((None, *NUMBERS)) for _ in range(2)), text()))
+        )
         tariff = None if rated is None else Tariff(*rated)
         settlement = Settlement(basis, chance.choice((None, *NUMBERS)), cost, Usage(*counted), tariff)
         status, ms, outcome = chance.choice((None, 200, 503)), anything(), text()

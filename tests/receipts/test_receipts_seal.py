@@ -136,18 +136,16 @@ class TestWhatItSays:
         assert json.loads(sealer.seal(told).body)["outcome"] == expected
 
     def test_what_an_attempt_was_priced_at_is_told(self, sealer, particulars, attempt, keys):
-        tariff = Tariff(150_000, 600_000, 75_000, version="genai-prices 1.2 2026-11-01")
+        tariff = Tariff(150_000, 600_000, 75_000, source="genai-prices 1.2 2026-11-01")
         body = sealer.seal(particulars(attempts=(attempt(price=tariff),))).body
         assert json.loads(body)["attempts"][0]["price"] == {
             "cache_read": 75_000,
             "cache_write": None,
             "input": 150_000,
             "output": 600_000,
-            "version": "genai-prices 1.2 2026-11-01",
+            "source": "genai-prices 1.2 2026-11-01",
         }
-        told = (
-            "150000 in, 600000 out, 75000 read from cache microdollars a million tokens (genai-prices 1.2 2026-11-01)"
-        )
+        told = "a million tokens: 150000 in, 600000 out, 75000 read from cache (genai-prices 1.2 2026-11-01)"
         assert told in describe(body, verify(body, keys))
         assert verify(body, keys).ok
 

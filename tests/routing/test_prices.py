@@ -206,8 +206,8 @@ class TestTheTable:
     def test_a_tariff_says_whose_prices_it_has(self, table: PriceTable) -> None:
         listed = table.find("openai", "gpt-4o-mini")
         assert listed is not None
-        assert tariff(listed).version == table.version
-        assert tariff(Price(Rates(0, 0), source="free")).version == "free"
+        assert tariff(listed).source == table.version
+        assert tariff(Price(Rates(0, 0), source="free")).source == "free"
         own = settle.exact(Price(Rates(3, 4, 1)), Usage(5, 6)).tariff
         assert own == Tariff(3, 4, 1, None, "config")
         assert settle.exact(listed, Usage(1, 1)).tariff == tariff(listed)

@@ -285,7 +285,7 @@ cdef int find(RequestScanner scanner, Text* key) noexcept nogil:  # reads C fiel
     return -1
 
 
-cdef bptr top(RequestScanner scanner, Doc* d, Keys* keys, Scan scan) noexcept:  # a fault is NULL; of `scan` only C fields are set
+cdef bptr top(RequestScanner scanner, Doc* d, Keys* keys, Scan scan) noexcept nogil:  # a fault is NULL, no object is made
     cdef bptr p = space(d, d.base), start
     cdef Text key
     cdef size_t count
@@ -394,7 +394,7 @@ cdef class Words:
                     return True
 
 
-cdef bint spelled(const char *at, const char *end) noexcept:  # looks at bytes
+cdef bint spelled(const char *at, const char *end) noexcept nogil:  # looks at bytes, which raise nothing
     """Whether a letter or an underscore stands there as an escape, as in `\\u0074ools`: no encoder writes that by itself."""
     while True:
         at = <const char *>memchr(at, b"\\", end - at)

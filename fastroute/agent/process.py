@@ -188,7 +188,7 @@ def _listener(host: str, port: int) -> socket.socket:
 
 def _own_address(terms: Terms) -> str:
     """Where others reach this machine: the address it is bound to, or else the one it reaches its router from."""
-    if terms.host not in ("0.0.0.0", "::"):  # noqa: S104  compared, not bound
+    if terms.host not in ("0.0.0.0", "::"):  # noqa: S104  only compared: what is bound is the terms' own
         return terms.host
     parts = urlsplit(terms.router)
     try:

@@ -117,7 +117,7 @@ def loading(core: int) -> Iterator[Load]:
     """A load on its core, ended on the way out."""
     command = [sys.executable, "-m", "fastroute.bench.load"]
     pipe = subprocess.PIPE
-    with subprocess.Popen(  # noqa: S603  # ourselves
+    with subprocess.Popen(  # noqa: S603  our own module, nothing of a caller's
         command, stdin=pipe, stdout=pipe, preexec_fn=run_on(core), start_new_session=True
     ) as process:
         try:

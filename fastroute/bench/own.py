@@ -98,7 +98,7 @@ class TwoBudgets(Served):
 def _key(place: Path, name: str, parent: str) -> dict[str, str]:
     """A key with a budget, made before the server starts."""
     words = ["keys", "create", "--json", "--name", name, "--budget-usd", _BUDGET, "--state-dir", str(place / "state")]
-    done = subprocess.run(  # noqa: S603  # ourselves
+    done = subprocess.run(  # noqa: S603  our own command, nothing of a caller's
         [sys.executable, "-m", "fastroute", *words, *(["--parent", parent] if parent else [])],
         cwd=place,
         env=own_environment(LOG_PATH=str(place / "router.log")),

@@ -46,7 +46,7 @@ def running(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process with all it starts, ended on the way out: asked first, then killed. What it says goes to `place`/log."""
     with (place / "log").open("ab") as log:
-        process = subprocess.Popen(  # noqa: S603  # commands of our own adapters
+        process = subprocess.Popen(  # noqa: S603  commands of our own adapters, constants of their files
             command,
             cwd=place,
             env=dict(environment),
@@ -99,5 +99,5 @@ def first_answer(
             pass  # not there yet
         finally:
             connection.close()
-        time.sleep(0.01)
+        time.sleep(0.01)  # nobody is told when it begins to listen, so it is asked again
     raise NotStarted(f"no 200 within {limit_s:.0f} s, last: {status}\n{log_tail(place)}")

@@ -23,7 +23,7 @@ class Block:
 
     __slots__ = ("_judged", "_whole", "closed", "extra", "id", "index", "kind", "name", "opened", "pieces", "signature")
 
-    def __init__(self, kind: Kind, id: str = "", name: str = "") -> None:  # noqa: A002 - the word of the dialects
+    def __init__(self, kind: Kind, id: str = "", name: str = "") -> None:  # noqa: A002  the word of the dialects
         self.kind = kind
         self.index = -1  # its place in the answer, given when it opens
         self.id = id

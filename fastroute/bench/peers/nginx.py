@@ -48,7 +48,7 @@ class Nginx(Peer):
         found = shutil.which("nginx", path=_path())
         if found is None:
             return "not installed"
-        told = subprocess.run([found, "-v"], capture_output=True, text=True, timeout=10, check=False).stderr  # noqa: S603  # nginx
+        told = subprocess.run([found, "-v"], capture_output=True, text=True, timeout=10, check=False).stderr  # noqa: S603  nginx's own
         version = re.search(r"nginx/(\S+)", told)
         return version[1] if version else told.strip()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -16,7 +17,7 @@ _INSTALL_S = 900
 Say = Callable[[str], None]
 
 
-class Peer:
+class Peer(ABC):
     """One peer. `home` is the folder its environment lives in, `place` one for this run alone."""
 
     name: ClassVar[str]
@@ -28,13 +29,13 @@ class Peer:
     """What pip puts into an environment of its own."""
 
     @property
+    @abstractmethod
     def version(self) -> str:
         """Which one is measured; a constant where it is installed for that."""
-        raise NotImplementedError
 
+    @abstractmethod
     def program(self, home: Path) -> Path:
         """What must be there for it to start."""
-        raise NotImplementedError
 
     def lacks(self, home: Path) -> str | None:
         """Why it cannot be started as things are; None when it can."""
@@ -53,8 +54,9 @@ class Peer:
         """Configuration by file name; it is written into `place` before the start."""
         return {}
 
+    @abstractmethod
     def command(self, home: Path, place: Path, port: int, upstream: int) -> Sequence[str]:
-        raise NotImplementedError
+        """What starts it, with an upstream to ask."""
 
     def environment(self, place: Path, upstream: int) -> dict[str, str]:
         return {}
@@ -71,7 +73,7 @@ _INSTALLERS = ("PIP_", "NPM_", "npm_", "NODE_EXTRA_", "SSL_CERT_", "HTTP_PROXY",
 def run(command: Sequence[str], place: Path | None = None) -> None:
     """A step of an installation; what it said is told when it fails."""
     try:
-        done = subprocess.run(  # noqa: S603  # the adapters' own commands
+        done = subprocess.run(  # noqa: S603  the adapters' own commands, constants of their files
             command,
             cwd=place,
             env={

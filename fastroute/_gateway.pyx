@@ -5,6 +5,7 @@ Compiled because no request goes without; a name that must be looked up, a refus
 in Python. `_gateway.pyi` states the contracts.
 """
 
+from fastroute import domain
 from fastroute._scan import ScanError
 from fastroute.asked import SURFACES as OTHERS, asked
 from fastroute.routing.prices import misses_cache_rate
@@ -17,7 +18,6 @@ from fastroute._domain cimport ENTRY, input_total, of_attempt, of_entry, of_sett
 from fastroute._fields cimport at, must_be
 from fastroute._ids cimport Counted
 from fastroute._lines cimport Lines
-from fastroute._made cimport CATALOG_MOST
 from fastroute._now cimport moment
 from fastroute._scan cimport RequestScanner, Scan, Sought
 from fastroute.metrics._slots cimport Groups
@@ -26,7 +26,8 @@ cdef extern from "Python.h":
     bint PyUnicode_IS_COMPACT_ASCII(object text)
     void *PyUnicode_1BYTE_DATA(object text)
 
-cdef object TOKENS_MAX = 1_000_000_000
+cdef object TOKENS_MAX = domain.TOKENS_MAX
+cdef Py_ssize_t most_entries = domain.ENTRIES_MAX
 cdef enum:
     UNKNOWN = -1
     CONTEXT_UNKNOWN = 1_000_000
@@ -114,7 +115,7 @@ cdef class Core:
             entry = self.place(call)
             if entry is None:
                 return 0
-            if len(self.pinned) >= CATALOG_MOST:
+            if len(self.pinned) >= most_entries:
                 self.pinned.clear()
             self.pinned[call.model] = entry
         elif not call.free() and call.account.models is not None:
@@ -169,7 +170,7 @@ cdef class Core:
         kin.group = self.metrics.group(label, call.status, lane)
         kin.form = None if self.log is None else self.log.form(kind)
         if self.metrics.kept(kin.group, label, call.status, lane):  # else its names may yet become labels
-            if len(self.kins) >= CATALOG_MOST:
+            if len(self.kins) >= most_entries:
                 self.kins.clear()
             self.kins[kind] = self.last = kin
         return kin

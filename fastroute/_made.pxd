@@ -2,9 +2,6 @@
 
 cimport cython
 
-cdef enum:
-    CATALOG_MOST = 16_384  # fewer than a catalog has entries, and asking for them in turn would never hit
-
 @cython.final
 cdef class Made:
     cdef object source, last  # what was asked for last, as it mostly is again

@@ -10,7 +10,7 @@ from fastroute._scan import ScanError, plain_answer
 from fastroute.bodies import body_for
 from fastroute.call import CallerGone, Failed, Poor
 from fastroute.callers import ShapeError
-from fastroute.domain import Attempt, Reservation, Usage
+from fastroute.domain import ENTRIES_MAX, Attempt, Reservation, Usage
 from fastroute.outcomes import RETRY_START, content_max
 from fastroute.paying import TELLING
 from fastroute.plausibility import judged
@@ -22,7 +22,7 @@ from libc.stdint cimport int64_t
 from fastroute._call cimport Call
 from fastroute._domain cimport USAGE, input_total, of_usage
 from fastroute._fields cimport at, must_be
-from fastroute._made cimport CATALOG_MOST, Made
+from fastroute._made cimport Made
 from fastroute._now cimport moment, now_ms
 from fastroute._scan cimport Scan, Words, plain_tokens
 from fastroute._settle cimport bound, exact
@@ -60,7 +60,7 @@ cdef class Standing:
 
 cdef class Core:
     def __cinit__(self, *_, **__):
-        self.standings = Made(CATALOG_MOST)
+        self.standings = Made(ENTRIES_MAX)
 
     cdef Standing standing(self, entry):
         cdef Standing made

@@ -5,7 +5,7 @@ The arithmetic is `_core`'s; here a price without tiers is made ready for it onc
 """
 
 from fastroute._core import ceil_microdollars
-from fastroute.domain import TOKENS_MAX, Settlement
+from fastroute.domain import ENTRIES_MAX, TOKENS_MAX, Settlement
 from fastroute.routing import prices
 
 from libc.stdint cimport int64_t
@@ -13,12 +13,12 @@ from libc.stdint cimport int64_t
 from fastroute cimport _core
 from fastroute._domain cimport USAGE, of_usage
 from fastroute._fields cimport at, must_be
-from fastroute._made cimport CATALOG_MOST, Made
+from fastroute._made cimport Made
 
 OUTPUT_UNKNOWN = 128_000
 
 cdef int64_t UNKNOWN_OUTPUT = OUTPUT_UNKNOWN, MOST = TOKENS_MAX
-cdef Made flats = Made(CATALOG_MOST)
+cdef Made flats = Made(ENTRIES_MAX)
 
 
 cdef class Flat:

@@ -32,6 +32,9 @@ MODEL_KINDS: tuple[str, ...] = get_args(ModelKind)
 TOKENS_MAX = 1_000_000_000
 RATE_MAX = 2_000_000_000
 MICRODOLLARS_MAX = 9_000_000_000_000_000
+# Of so many entries is kept what was made or seen of each: with fewer than a catalog has, asking for them in turn would
+# never find it; without a bound, callers who invent names that stand for entries would fill the memory.
+ENTRIES_MAX = 16_384
 assert 4 * TOKENS_MAX * RATE_MAX < 2**63
 
 

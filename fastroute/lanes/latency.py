@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from itertools import islice
 
 from fastroute.clock import Clock
-from fastroute.domain import LatencyFact
+from fastroute.domain import ENTRIES_MAX, LatencyFact
 
 WINDOW = 50
 # An entry that looks slow gets no traffic, and so would look slow for ever: what it was so long ago no longer counts.
 AGE_MAX_MS = 600_000
-# A large catalog's entries are all remembered; but a name can stand for an entry by itself, and callers invent names.
-ENTRIES_MAX = 16_384
 
 
 class Latency:

@@ -44,11 +44,11 @@ cdef object the_finish = Finish, the_send = Send, the_settle = Settle
 
 cdef class Told:
     cdef object account, window
-    cdef dict accounts, windows, tariffs
+    cdef dict accounts, windows
 
     def __init__(self, account, window):
         self.account, self.window = account, window
-        self.accounts, self.windows, self.tariffs = {}, {}, {}
+        self.accounts, self.windows = {}, {}
 
     def particulars(self, finish, tuple attempts not None):
         cdef list lines = []
@@ -82,6 +82,7 @@ cdef class Told:
         must_be(send, the_send)
         must_be(settle, the_settle)
         windows, reserved = at(send, SEND[S_WINDOWS]), at(send, SEND[S_RESERVED])
+        tariff = at(settle, SETTLE[C_TARIFF])
         charged, used = at(settle, SETTLE[C_CHARGED]), at(settle, SETTLE[C_USAGE])
         for i in range(len(windows)):
             place = self.place(windows[i])
@@ -100,7 +101,7 @@ cdef class Told:
             at(settle, SETTLE[C_MICRODOLLARS]),
             Usage(used[0], used[1], used[2], used[3], used[4]),
             at(settle, SETTLE[C_MS]),
-            self.tariff(at(settle, SETTLE[C_TARIFF])),
+            None if tariff is None else Tariff(*tariff),
         )
 
     cdef tuple who(self, number):
@@ -108,14 +109,6 @@ cdef class Told:
         if found is None:
             row = self.account(number)
             found = self.accounts[number] = (None, None) if row is None else (row.public_id, row.name)
-        return found
-
-    cdef object tariff(self, told):
-        if told is None:
-            return None
-        found = self.tariffs.get(told)
-        if found is None:
-            found = self.tariffs[told] = Tariff(*told)
         return found
 
     cdef tuple place(self, number):

@@ -1,6 +1,6 @@
 """The hot records' writer: its arguments are the fields of `records`' structs, and its bytes are those of their encoder.
 
-What a path holds or was charged comes as so many plain numbers, a usage as its five, a tariff as it is.
+What a path holds or was charged comes as so many plain numbers, a usage as its five; a tariff is known to be one.
 """
 
 from libc.stdint cimport int64_t

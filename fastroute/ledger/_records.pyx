@@ -17,8 +17,8 @@ from libc.string cimport memcpy
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
 
-from fastroute._domain cimport TARIFF, of_tariff
-from fastroute._fields cimport at, must_be
+from fastroute._domain cimport of_tariff
+from fastroute._fields cimport at
 from fastroute.ledger._leases cimport told
 
 cdef object encode = records.encode
@@ -133,7 +133,6 @@ cdef void amounts(Out *out, int count, const int64_t *values) noexcept:  # as `w
 cdef int rated(Out *out, tariff) except -1:
     if tariff is None:
         return number(out, None)
-    must_be(tariff, TARIFF)
     if fits(out, NUMBER):
         put(out, 0x95)
     number(out, at(tariff, of_tariff.input))

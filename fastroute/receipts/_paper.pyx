@@ -11,7 +11,6 @@ from hashlib import blake2b
 
 from msgspec import json
 
-from fastroute.domain import Usage
 from fastroute.money import usd_from_picodollars
 from fastroute.receipts.told import AttemptLine, Charge, Particulars
 
@@ -22,7 +21,7 @@ from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeASCII
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove, memset
 
-from fastroute._domain cimport TARIFF, of_tariff
+from fastroute._domain cimport TARIFF, USAGE, of_tariff, of_usage
 from fastroute._fields cimport at, must_be, offset_of
 
 cdef object others = json.Encoder(order="sorted").encode
@@ -65,12 +64,7 @@ cdef Py_ssize_t CHARGE_CHARGED = offset_of(Charge, "charged")
 cdef Py_ssize_t CHARGE_RESERVED = offset_of(Charge, "reserved")
 cdef Py_ssize_t CHARGE_UNIT = offset_of(Charge, "unit")
 cdef Py_ssize_t CHARGE_WINDOW = offset_of(Charge, "window")
-cdef Py_ssize_t USED_INPUT = offset_of(Usage, "input")
-cdef Py_ssize_t USED_OUTPUT = offset_of(Usage, "output")
-cdef Py_ssize_t USED_CACHE_READ = offset_of(Usage, "cache_read")
-cdef Py_ssize_t USED_CACHE_WRITE = offset_of(Usage, "cache_write")
-cdef Py_ssize_t USED_REASONING = offset_of(Usage, "reasoning")
-cdef object the_usage = Usage, the_line = AttemptLine, the_charge = Charge, the_particulars = Particulars
+cdef object the_line = AttemptLine, the_charge = Charge, the_particulars = Particulars
 
 
 cdef extern from *:
@@ -236,9 +230,9 @@ cdef int usage(Sheet *sheet, input, output, cache_read, cache_write, reasoning) 
 
 
 cdef int used_by(Sheet *sheet, used) except -1:
-    must_be(used, the_usage)
-    return usage(sheet, at(used, USED_INPUT), at(used, USED_OUTPUT), at(used, USED_CACHE_READ),
-                 at(used, USED_CACHE_WRITE), at(used, USED_REASONING))
+    must_be(used, USAGE)
+    return usage(sheet, at(used, of_usage.input), at(used, of_usage.output), at(used, of_usage.cache_read),
+                 at(used, of_usage.cache_write), at(used, of_usage.reasoning))
 
 
 cdef int price(Sheet *sheet, tariff) except -1:
@@ -326,21 +320,21 @@ cdef class Sum:
         for line in attempts:
             must_be(line, the_line)
             used = at(line, LINE_USAGE)
-            must_be(used, the_usage)
+            must_be(used, USAGE)
             if first:
                 first = False
                 self.primary = entry = at(line, LINE_ENTRY)
-                self.input, self.output, self.reasoning = at(used, USED_INPUT), at(used, USED_OUTPUT), at(used, USED_REASONING)
-                self.cache_read, self.cache_write = at(used, USED_CACHE_READ), at(used, USED_CACHE_WRITE)
+                self.input, self.output, self.reasoning = at(used, of_usage.input), at(used, of_usage.output), at(used, of_usage.reasoning)
+                self.cache_read, self.cache_write = at(used, of_usage.cache_read), at(used, of_usage.cache_write)
                 self.picodollars, self.microdollars = at(line, LINE_PICODOLLARS), at(line, LINE_MICRODOLLARS)
             else:
                 self.fallbacks += at(line, LINE_ENTRY) != entry
                 entry = at(line, LINE_ENTRY)
-                self.input += at(used, USED_INPUT)
-                self.output += at(used, USED_OUTPUT)
-                self.cache_read += at(used, USED_CACHE_READ)
-                self.cache_write += at(used, USED_CACHE_WRITE)
-                self.reasoning += at(used, USED_REASONING)
+                self.input += at(used, of_usage.input)
+                self.output += at(used, of_usage.output)
+                self.cache_read += at(used, of_usage.cache_read)
+                self.cache_write += at(used, of_usage.cache_write)
+                self.reasoning += at(used, of_usage.reasoning)
                 self.picodollars = added(self.picodollars, at(line, LINE_PICODOLLARS))
                 self.microdollars = added(self.microdollars, at(line, LINE_MICRODOLLARS))
             self.last = at(line, LINE_OUTCOME)

@@ -22,13 +22,13 @@ from libc.stdint cimport int64_t
 from fastroute._call cimport Call
 from fastroute._domain cimport USAGE, input_total, of_usage
 from fastroute._fields cimport at, must_be
+from fastroute._framing cimport DONE
 from fastroute._made cimport Made
 from fastroute._now cimport moment, now_ms
 from fastroute._scan cimport Scan, Words, plain_tokens
 from fastroute._settle cimport bound, exact
 from fastroute._sweep cimport Sweep
 from fastroute.upstreams._pool cimport RemoteCore
-from fastroute.upstreams._reply cimport DONE
 from fastroute.upstreams._wire cimport Exchange
 
 cdef extern from *:

@@ -5,7 +5,9 @@ It knows no clock, no socket and no future, so every rule can be tested byte by 
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memchr, memcmp
+
+from fastroute._framing cimport BROKEN, DONE, HEAD, LENGTH, SIZE, UNTIL_CLOSE, Framed, fr_token, names
 
 cdef extern from "<string.h>" nogil:
     void *memmem(const void *haystack, size_t size, const void *needle, size_t length)
@@ -17,15 +19,9 @@ cdef enum:
     HEAD_MAX = 64 * 1024
     LINES_MAX = 200
     INTERIM_MAX = 8
-    EXTENSION_MAX = 256
-    TRAILER_MAX = 8 * 1024
-
-cdef unsigned char TOKEN[256]
-for _code in range(256):
-    TOKEN[_code] = chr(_code) in "!#$%&'*+-.^_`|~" or (_code < 128 and chr(_code).isalnum())
 
 
-cdef class Reply:
+cdef class Reply(Framed):
     """One answer, parsed as it arrives. It knows no clock, no socket and no future."""
 
     def __init__(self, bint bodiless=False):
@@ -62,7 +58,8 @@ cdef class Reply:
         elif self.state == DONE:
             self.surplus = True
         else:
-            self.chunks(data, at)
+            at = self.chunks(data, at)
+            self.surplus = self.state == DONE and at < size
         return 0
 
     cpdef int eof(self) except -1:
@@ -72,17 +69,6 @@ cdef class Reply:
         elif self.state < DONE:
             self.fail("cut", "the connection ended before the answer did")
         return 0
-
-    cpdef bytes take(self):
-        """Everything that has arrived and was not read yet, as one bytes object."""
-        cdef bytes data
-        if len(self.parts) == 1:
-            data = self.parts.pop()
-        else:
-            data = b"".join(self.parts)
-            self.parts.clear()
-        self.unread = 0
-        return data
 
     cpdef bytes header(self, bytes name):
         """The first value of a header, or None."""
@@ -119,52 +105,13 @@ cdef class Reply:
             pairs.append((key.lower(), value.strip(b" \t")))
         return pairs
 
-    cdef int append(self, bytes data, Py_ssize_t at, Py_ssize_t end) except -1:
-        if at == 0 and end == PyBytes_GET_SIZE(data):
-            self.parts.append(data)
-        else:
-            self.parts.append(PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + at, end - at))
-        self.unread += end - at
-        return 0
-
-    cdef int fail(self, str kind, str words, bint timed_out=False) except -1:
-        if self.state < DONE:
-            self.state = BROKEN
-            self.kind = kind
-            self.words = words
-            self.timed_out = timed_out
-            self.partial = None
-        return 0
-
-    cdef bytes gather(self, bytes data):
-        """Add to a partial head; all of it once its end is in it, else None."""
-        self.partial += data
-        cdef const char *start = self.partial
-        cdef Py_ssize_t size = len(self.partial)
-        # Four bytes may be split three to one, and nothing is searched twice however small the segments are.
-        cdef Py_ssize_t at = max(self.searched - 3, 0)
-        if memmem(start + at, size - at, b"\r\n\r\n", 4) == NULL:
-            self.unfinished(start, at, size)
-            self.searched = size
-            return None
-        data = bytes(self.partial)
-        self.partial = None
-        return data
-
     cdef int unfinished(self, const char *start, Py_ssize_t at, Py_ssize_t size) except -1:
         """A head whose end has not come: refuse at once what can never become one."""
-        cdef const char *feed
         if size >= HEAD_MAX:
             return self.fail("protocol", "the head is longer than 64 KiB")
         if memcmp(start, b"HTTP/1.", min(size, 7)) != 0:
             return self.fail("protocol", "the first line is not an HTTP/1.1 status line")
-        while True:
-            feed = <const char *>memchr(start + at, b"\n", size - at)
-            if feed == NULL:
-                return 0
-            if feed == start or feed[-1] != b"\r":
-                return self.fail("protocol", "a line of the head ends without a carriage return")
-            at = feed - start + 1
+        return self.bare(start, at, size)
 
     cdef Py_ssize_t heads(self, bytes data) except -1:
         """Read interim heads and the final one; where the body starts in `data`."""
@@ -230,7 +177,7 @@ cdef class Reply:
             if lines > LINES_MAX:
                 return self.fail("protocol", "more than 200 header lines")
             colon = line
-            while colon < stop and TOKEN[<unsigned char>colon[0]]:
+            while colon < stop and fr_token(<unsigned char>colon[0]):
                 colon += 1
             if colon == line or colon == stop or colon[0] != b":":
                 return self.fail("protocol", "a header name is not a token")
@@ -245,7 +192,7 @@ cdef class Reply:
             while feed < colon and (colon[-1] == b" " or colon[-1] == b"\t"):
                 colon -= 1
             if width == 10 and strncasecmp(line, b"connection", 10) == 0:
-                closing = closing or has_close(feed, colon)
+                closing = closing or names(feed, colon, b"close", 5)
             elif width == 14 and strncasecmp(line, b"content-length", 14) == 0:
                 if counted or not 1 <= colon - feed <= 18:
                     return self.fail("protocol", "content-length is repeated or not a length")
@@ -286,111 +233,3 @@ cdef class Reply:
             self.state = UNTIL_CLOSE
         self.status = status
         return 0
-
-    cdef const char *line_end(self, const char *line, const char *end) except? NULL:
-        """The carriage return that ends a line, or NULL when the line has another, or a line feed of its own."""
-        cdef const char *feed = <const char *>memchr(line, b"\n", end - line)
-        cdef const char *stop = end if feed == NULL else feed - 1
-        if stop < line or stop[0] != b"\r" or memchr(line, b"\r", stop - line) != NULL:
-            self.fail("protocol", "a line of the head has a bare carriage return or line feed")
-            return NULL
-        return stop
-
-    cdef int chunks(self, bytes data, Py_ssize_t at) except -1:
-        """Decode chunked framing from `at` on; all content of one segment becomes one part."""
-        cdef const unsigned char *start = <const unsigned char *>PyBytes_AS_STRING(data)
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(data), run, room = 0, filled = 0
-        cdef bytes out = None
-        cdef char *into = NULL
-        cdef unsigned char c
-        cdef int digit
-        while at < size and self.state < DONE:
-            if self.state == DATA:
-                run = size - at
-                if self.left < <unsigned long long>run:
-                    run = <Py_ssize_t>self.left
-                if into == NULL:
-                    room = size - at
-                    out = PyBytes_FromStringAndSize(NULL, room)
-                    into = PyBytes_AS_STRING(out)
-                memcpy(into + filled, start + at, run)
-                filled += run
-                at += run
-                self.left -= run
-                if self.left == 0:
-                    self.state = DATA_CR
-                continue
-            c = start[at]
-            at += 1
-            if self.state == SIZE:
-                digit = hex_digit(c)
-                if digit >= 0:
-                    self.digits += 1
-                    if self.digits > 16 or self.left >> 58:
-                        self.fail("protocol", "a chunk size is too long")
-                    self.left = self.left * 16 + digit
-                elif self.digits and c == b"\r":
-                    self.state = SIZE_LF
-                elif self.digits and c == b";":
-                    self.spare = 1
-                    self.state = EXTENSION
-                else:
-                    self.fail("protocol", "a chunk size is not hexadecimal")
-            elif self.state == EXTENSION:
-                self.spare += 1
-                if c == b"\r":
-                    self.state = SIZE_LF
-                elif c == b"\n" or c == 0 or self.spare > EXTENSION_MAX:
-                    self.fail("protocol", "a chunk extension is malformed or longer than 256 bytes")
-            elif self.state == TRAILER and c == b"\r":
-                self.state = LAST_LF
-            elif self.state == TRAILER or self.state == TRAILER_LINE:
-                self.spare += 1
-                self.state = TRAILER_LF if c == b"\r" else TRAILER_LINE
-                if c == b"\n" or c == 0 or self.spare > TRAILER_MAX:
-                    self.fail("protocol", "the trailers are malformed or longer than 8 KiB")
-            elif self.state == DATA_CR:
-                self.state = DATA_LF
-                if c != b"\r":
-                    self.fail("protocol", "a chunk does not end where its size says")
-            elif c != b"\n":
-                self.fail("protocol", "a line of chunk framing ends without a line feed")
-            elif self.state == SIZE_LF:
-                self.digits = self.spare = 0
-                self.state = DATA if self.left else TRAILER
-            elif self.state == DATA_LF:
-                self.state = SIZE
-            elif self.state == TRAILER_LF:
-                self.state = TRAILER
-            else:
-                self.state = DONE
-        self.surplus = self.state == DONE and at < size
-        if filled:
-            self.append(out, 0, filled)
-        return 0
-
-
-cdef inline int hex_digit(unsigned char c) noexcept:  # a C number, compared
-    if b"0" <= c <= b"9":
-        return c - 48
-    c |= 32
-    return c - 87 if b"a" <= c <= b"f" else -1
-
-
-cdef bint has_close(const char *at, const char *end) noexcept:  # looks at bytes
-    """Whether a comma-separated list names `close`."""
-    cdef const char *comma
-    cdef const char *stop
-    while at < end:
-        comma = <const char *>memchr(at, b",", end - at)
-        stop = comma if comma != NULL else end
-        while at < stop and (at[0] == b" " or at[0] == b"\t"):
-            at += 1
-        if stop - at >= 5 and strncasecmp(at, b"close", 5) == 0:
-            at += 5
-            while at < stop and (at[0] == b" " or at[0] == b"\t"):
-                at += 1
-            if at == stop:
-                return True
-        at = stop + 1
-    return False

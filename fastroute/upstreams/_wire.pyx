@@ -11,11 +11,13 @@ from libc.errno cimport EAGAIN, errno
 from libc.math cimport INFINITY
 from libc.string cimport memcmp, memcpy
 
+from fastroute._framing cimport DONE, HEAD, LENGTH
 from fastroute._heads cimport digits
 from fastroute._made cimport Made
 from fastroute._now cimport moment
+from fastroute._pieces cimport fr_piece, fr_send
 from fastroute.upstreams._arrival cimport Arrival
-from fastroute.upstreams._reply cimport DONE, HEAD, LENGTH, Reply
+from fastroute.upstreams._reply cimport Reply
 
 from ssl import SSLError
 
@@ -24,25 +26,6 @@ from fastroute.upstreams.faults import UpstreamFault
 cdef extern from "<sys/socket.h>" nogil:
     int MSG_DONTWAIT, MSG_PEEK
     ssize_t recv(int fd, void *buffer, size_t size, int flags)
-
-cdef extern from *:
-    """
-    #include <sys/socket.h>
-    #include <sys/uio.h>
-    #ifndef MSG_NOSIGNAL
-    #define MSG_NOSIGNAL 0  /* there the socket itself is told, by whoever made it */
-    #endif
-    /* What of two pieces a socket takes at once; -1 where it takes nothing. */
-    static ssize_t fr_send_both(int fd, const char *one, size_t ones, const char *two, size_t twos)
-    {
-        struct iovec pieces[2] = {{(void *)one, ones}, {(void *)two, twos}};
-        struct msghdr message = {0};
-        message.msg_iov = pieces;
-        message.msg_iovlen = twos ? 2 : 1;
-        return sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-    }
-    """
-    ssize_t fr_send_both(int fd, const char *one, size_t ones, const char *two, size_t twos) nogil
 
 cdef enum:
     UNREAD_HIGH = 64 * 1024
@@ -242,13 +225,16 @@ cdef class Connection:
         what is large, since it alone says when the peer does not read.
         """
         cdef char head[HEAD_ROOM]
+        cdef fr_piece pieces[2]
         cdef Py_ssize_t size, length = PyBytes_GET_SIZE(body), taken = -1
         size = head_of(head, prefix, length)
         if size < 0 or length > AT_ONCE:
             self.transport.write(request_bytes(prefix, body))
             return 0
         if self.plain and not self.held:
-            taken = fr_send_both(self.fd, head, size, PyBytes_AS_STRING(body), length)
+            pieces[0].iov_base, pieces[0].iov_len = head, size
+            pieces[1].iov_base, pieces[1].iov_len = PyBytes_AS_STRING(body), length
+            taken = fr_send(self.fd, pieces, 2 if length else 1)
             if taken == size + length:
                 return 0
         # Whatever is wrong with the socket is the transport's to find out.

@@ -125,6 +125,11 @@ REFUSED = {
     "a CR without LF at the end": CHUNKED + b"0\r\n\rx",
     "a bare LF at the end": CHUNKED + b"0\r\n\n",
     "a bare LF in a trailer": CHUNKED + b"0\r\nx: y\n\r\n",
+    "a trailer that is another answer": CHUNKED + b"0\r\nHTTP/1.1 200 OK\r\n\r\n",
+    "a trailer without a name": CHUNKED + b"0\r\n: y\r\n\r\n",
+    "a trailer without a colon": CHUNKED + b"0\r\nx\r\n\r\n",
+    "a control character in a trailer": CHUNKED + b"0\r\nx: \x01\r\n\r\n",
+    "a control character in a chunk extension": CHUNKED + b"2;\x01\r\nok\r\n0\r\n\r\n",
     "trailers beyond 8 KiB": CHUNKED + b"0\r\n" + b"x: y\r\n" * 2000,
 }
 

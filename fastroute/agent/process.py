@@ -110,8 +110,7 @@ async def _announced(
     finally:
         stopping.cancel()
         listener.close()
-        served.interrupt_signal = True
-        served.main_loop_interrupt.set()
+        served.end()
         await _drained(serving, app, signals)
     if not announcing.cancelled():
         announcing.result()  # why the router would not have it

@@ -24,13 +24,9 @@ async def main(port: int, state: str) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 10, 10)  # as a worker does
-    serving = server(app, "127.0.0.1", port, 8192)
+    serving = server(app, "127.0.0.1", port, 8192, kind=settings.server.listener)
 
-    def stop() -> None:
-        serving.interrupt_signal = True
-        serving.main_loop_interrupt.set()
-
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.end)
     await serving.serve()
 
 

@@ -36,11 +36,7 @@ def serve(app: Any, port: int) -> None:
     async def run() -> None:
         serving = server(app, "127.0.0.1", port, _CONNECTIONS)
 
-        def stop() -> None:
-            serving.interrupt_signal = True
-            serving.main_loop_interrupt.set()
-
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.end)
         await serving.serve()
 
     uvloop.run(run())

@@ -89,6 +89,14 @@ class Keyed(Served):
     settings = "`fastroute serve --workers 1`, a key under a budget, journal, metrics, receipts, log: everything on"
 
 
+class Compiled(Keyed):
+    name = "fastroute, compiled"
+    settings = "the same with `server.listener: compiled`"
+
+    def environment(self, place: Path, upstream: int) -> dict[str, str]:
+        return super().environment(place, upstream) | {"FASTROUTE_LISTENER": "compiled"}
+
+
 class TwoBudgets(Served):
     keys = 2
     name = "fastroute, two budgets"

@@ -11,6 +11,7 @@ import msgspec
 from fastroute.bench.results import Results, Sample, Spread
 
 OURS: Final = "fastroute"
+COMPILED: Final = "fastroute, compiled"
 NOTHING: Final = "-"
 
 
@@ -51,17 +52,17 @@ AIMS: Final = (
 )
 
 
-def ratio(results: Results, aim: Aim) -> float | None:
+def ratio(results: Results, aim: Aim, name: str = OURS) -> float | None:
     """What came of an aim, of medians; None when one of the two was not measured."""
     if aim.what == ADDED:
-        ours, theirs = (results.added_ms(name, aim.phase, 500) for name in (OURS, aim.peer))
+        ours, theirs = (results.added_ms(each, aim.phase, 500) for each in (name, aim.peer))
         return ours.middle / theirs.middle if ours and theirs and theirs.middle > 0 else None
     value: Callable[[Sample], float | None] = {
         WORKER: lambda each: each.worker_us,
         THROUGHPUT: lambda each: each.tree_us,
         EVENTS: lambda each: each.event_us,
     }[aim.what]
-    ours, theirs = (results.spread(name, aim.phase, value) for name in (OURS, aim.peer))
+    ours, theirs = (results.spread(each, aim.phase, value) for each in (name, aim.peer))
     if not ours or not theirs:
         return None
     return ours.middle / theirs.middle if aim.at_most else theirs.middle / ours.middle
@@ -145,14 +146,18 @@ def standing(results: Results) -> tuple[list[str], list[list[str]]]:
 
 
 def aims(results: Results) -> tuple[list[str], list[list[str]]]:
-    """What is aimed at beside what came, for those that were measured."""
+    """What is aimed at beside what came, for those that were measured, on either server of ours."""
+    servers = [name for name in (OURS, COMPILED) if results.of(name, "json")]
     rows = []
     for aim in AIMS:
-        came = ratio(results, aim)
-        if came is not None:
-            verdict = "yes" if aim.holds(came) else "no"
-            rows.append([f"{aim.what}, beside {aim.peer}", f"{aim.sign} {aim.bound:g}x", f"{number(came)}x", verdict])
-    return ["aim", "bound", "came", "holds"], rows
+        row = []
+        for name in servers:
+            came = ratio(results, aim, name)
+            row += [NOTHING, NOTHING] if came is None else [f"{number(came)}x", "yes" if aim.holds(came) else "no"]
+        if any(cell != NOTHING for cell in row):
+            rows.append([f"{aim.what}, beside {aim.peer}", f"{aim.sign} {aim.bound:g}x", *row])
+    words = {OURS: "came", COMPILED: "compiled listener"}
+    return ["aim", "bound", *(word for name in servers for word in (words[name], "holds"))], rows
 
 
 def faults(results: Results) -> list[str]:

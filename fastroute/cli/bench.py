@@ -81,13 +81,15 @@ def command(ctx: click.Context, wish: Wish) -> None:
     if ctx.invoked_subcommand is not None:
         return
     with _ended_well():
-        from fastroute.bench.own import Bare, Constant, Keyed, Served, TwoBudgets
+        from fastroute.bench.own import Bare, Compiled, Constant, Keyed, Served, TwoBudgets
         from fastroute.bench.peers import PEERS
 
         nginx = PEERS["nginx"]
         here = [nginx] if nginx.lacks(Path()) is None else []
         own: list[Peer] = (
-            [Constant(), Bare(), Keyed()] if wish.quick else [Constant(), Bare(), Served(), Keyed(), TwoBudgets()]
+            [Constant(), Bare(), Keyed(), Compiled()]
+            if wish.quick
+            else [Constant(), Bare(), Served(), Keyed(), Compiled(), TwoBudgets()]
         )
         _run("quick" if wish.quick else "gateway", [*own, *here], wish, home())
 
@@ -119,7 +121,7 @@ def compare(
 ) -> None:
     """Measure this gateway beside others, one worker each, everything on."""
     with _ended_well():
-        from fastroute.bench.own import Bare, Constant, Keyed
+        from fastroute.bench.own import Bare, Compiled, Constant, Keyed
         from fastroute.bench.peers import PEERS
         from fastroute.bench.processes import NotStarted
         from fastroute.bench.subjects import elsewhere
@@ -144,7 +146,7 @@ def compare(
                     missing[name] = str(error)
                     wanted.remove(name)
                     _skipped(name, str(error))
-        peers = [Constant(), Bare(), Keyed(), *(PEERS[name] for name in wanted)]
+        peers = [Constant(), Bare(), Keyed(), Compiled(), *(PEERS[name] for name in wanted)]
         _run("compare", peers, wish, homes, given, upstream_port, missing)
 
 

@@ -16,6 +16,7 @@ from fastroute.domain import ModelKind, Price, Runtime
 
 Ranker = Literal["tiers", "cheapest", "weighted", "ordered"]
 Reserve = Literal["strict", "estimate"]
+Listening = Literal["granian", "compiled"]
 Device = Literal["cpu", "cuda", "auto"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
@@ -29,6 +30,7 @@ class Server(Struct, frozen=True):
 
     host: str
     port: int
+    listener: Listening
     workers: int
     backpressure: int
     drain_ms: int

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, get_args
 from msgspec import Struct
 
 from fastroute.config import values
-from fastroute.config.model import Device, LogLevel, Ranker, Reserve
+from fastroute.config.model import Device, Listening, LogLevel, Ranker, Reserve
 from fastroute.config.providers import KNOWN_PROVIDERS, base_url
 from fastroute.config.secret import MASK
 from fastroute.config.values import Given
@@ -128,6 +128,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         _env("FASTROUTE_PORT"),
         "--port",
         high=65_535,
+    ),
+    Setting(
+        "server.listener",
+        "choice",
+        "granian",
+        "the HTTP server of a worker: Granian, or a compiled one that takes half the time for a request",
+        _env("FASTROUTE_LISTENER"),
+        choices=get_args(Listening),
     ),
     Setting(
         "server.workers",

@@ -140,8 +140,7 @@ class Engine:
             await asyncio.wait((serving, stopping, *tasks), return_when=asyncio.FIRST_COMPLETED)
             self._running = False
             self._listener.close()
-            served.interrupt_signal = True
-            served.main_loop_interrupt.set()
+            served.end()
             await self._drain(serving, proxy)
             stopping.cancel()
         finally:

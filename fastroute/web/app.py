@@ -97,6 +97,10 @@ class Application(Gate, Starlette):
             receive, send = leaving.receive, leaving.send
         return Starlette.__call__(self, scope, receive, send)
 
+    def refused(self, code: str) -> None:
+        """The server in front refused what was no request."""
+        self.data.count(code)
+
     def _own(self, path: str) -> bool:
         """Whether a path has a route of ours, whatever its method."""
         return any(route.path_regex.match(path) for route in self.routes if isinstance(route, Route))

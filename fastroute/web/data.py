@@ -136,7 +136,7 @@ class DataPlane(Front):
     async def refuse(self, call: Call, failed: Failed, unread: int) -> None:
         """`unread`: how long the body is that nobody will read, as `_heads.length` tells it."""
         if failed.closes:
-            self.count(failed)
+            self.count(failed.code)
         closes = failed.closes or not await reading.passed_over(call.receive, unread)
         await telling.refusal(call, failed, closes=closes)
 
@@ -174,10 +174,10 @@ class DataPlane(Front):
         body = await self.gateway.relay.answer(call)
         await telling.answer(call, mistral.with_id(body, call.id) if call.mistral else body)
 
-    def count(self, failed: Failed) -> None:
+    def count(self, code: str | None) -> None:
         """A request that was refused while it was read, by what was wrong with it."""
         metrics = self.gateway.metrics
-        match failed.code:
+        match code:
             case "malformed_request":
                 metrics.desync_rejected.inc()
             case "body_aborted":
@@ -186,6 +186,10 @@ class DataPlane(Front):
                 metrics.limit("body")
             case "slow_body":
                 metrics.limit("body_slow")
+            case "head_too_large":
+                metrics.limit("head")
+            case "slow_head":
+                metrics.limit("head_slow")
 
     def cut(self) -> None:
         """End every answer that is under way; its caller reads that this gateway is shutting down."""

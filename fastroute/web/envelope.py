@@ -47,5 +47,5 @@ def refused(request: Request, failed: Failed, body: Any, headers: Mapping[str, s
         told["retry-after"] = str(failed.retry_after_s)
     if failed.closes:
         told["connection"] = "close"
-        request.app.data.count(failed)
+        request.app.data.count(failed.code)
     return JSON(body, failed.status, told)

@@ -1,4 +1,4 @@
-"""One worker process: an event loop, the application and an embedded Granian that feeds it.
+"""One worker process: an event loop, the application and the server that feeds it.
 
 On SIGTERM readiness goes off first, then no new connection is taken, and streams get their time.
 """
@@ -72,7 +72,8 @@ async def _serve(config: Config, number: int, lines: logs.Logs, load: Load | Non
     gc.collect()
     gc.freeze()  # what is there now stays, and need not be looked at again
     gc.set_threshold(_YOUNG_MAX, 10, 10)
-    server = server_of(app, config.server.host, config.server.port, _connections_max(config.server.backpressure))
+    terms = config.server
+    server = server_of(app, terms.host, terms.port, _connections_max(terms.backpressure), kind=terms.listener)
     app.ready = False
     stop = asyncio.Event()
     reloader = Reloader(config, load, app.take)
@@ -93,8 +94,7 @@ async def _serve(config: Config, number: int, lines: logs.Logs, load: Load | Non
         if app.gateway.aside is not None:
             app.gateway.aside.leave()
         await asyncio.sleep(UNREADY_S if app.busy else 0)
-        server.interrupt_signal = True
-        server.main_loop_interrupt.set()
+        server.end()
         await asyncio.wait((serving,), timeout=config.server.drain_ms / 1000)
         while not serving.done():
             app.cut()

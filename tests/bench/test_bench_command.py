@@ -35,7 +35,7 @@ def test_quick_measures_and_says_where_it_stands(tmp_path):
     assert "SSE bytes kept" in done.stdout
     [raw] = (tmp_path / "out").glob("quick-*.json")
     found = json.loads(raw.read_text())
-    ours_and_yardsticks = {"direct", "constant", "fastroute, data plane", "fastroute"}
+    ours_and_yardsticks = {"direct", "constant", "fastroute, data plane", "fastroute", "fastroute, compiled"}
     assert {each["subject"] for each in found["samples"]} - {"nginx"} == ours_and_yardsticks  # nginx where there is one
     assert not any(each["told"]["wrong_status"] or each["told"]["lost"] for each in found["samples"])
     ours = [each for each in found["samples"] if each["subject"] == "fastroute"]

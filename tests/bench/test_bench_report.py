@@ -93,6 +93,17 @@ def test_aims_compare_with_who_was_there():
     assert not any("envoy" in name for name in came)
 
 
+def test_aims_are_told_of_both_servers():
+    head, rows = report.aims(results({**USUAL, "fastroute, compiled": 80.0}))
+    assert head == ["aim", "bound", "came", "holds", "compiled listener", "holds"]
+    assert {row[0]: row[2:] for row in rows}[f"{report.THROUGHPUT}, beside nginx"] == [
+        "0.30x",
+        "yes",
+        "0.38x",
+        "yes",
+    ]
+
+
 def test_added_is_compared_within_each_round():
     found = results({"fastroute": 100.0})
     assert found.added_ms("fastroute", "rate", 500).middle == pytest.approx(1.0, rel=0.02)

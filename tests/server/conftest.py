@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-# Test folders are no packages, so the kit is loaded by its path.
-_spec = importlib.util.spec_from_file_location("gateway_kit", Path(__file__).with_name("gateway_kit.py"))
-assert _spec is not None
-assert _spec.loader is not None
-kit = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = kit
-_spec.loader.exec_module(kit)
+from tests.kits import load
+
+kit: Any = load("server/gateway_kit.py")
+load("server/asked_kit.py")
+
+
+@pytest.fixture(scope="session", params=["granian", "compiled"])
+def listener(request: pytest.FixtureRequest) -> str:
+    """Which server takes the callers' connections: what is promised of one is promised of both."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")
-def upstream() -> Iterator[kit.Upstream]:
+def upstream(listener: str) -> Iterator[kit.Upstream]:
+    """Each server's own, which was asked by nobody else."""
     upstream = kit.Upstream()
     yield upstream
     upstream.close()
 
 
 @pytest.fixture(scope="session")
-def gateway(upstream: kit.Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[kit.Gateway]:
+def gateway(upstream: kit.Upstream, tmp_path_factory: pytest.TempPathFactory, listener: str) -> Iterator[kit.Gateway]:
     """One worker, with deadlines for bodies and writes that a test can wait for."""
     gateway = kit.start(
         tmp_path_factory.mktemp("shared") / "data",
+        listener=listener,
         config=kit.configured(upstream),
         constants={
             "fastroute.web.reading.FIRST_BYTE_S": 0.4,
@@ -44,13 +47,14 @@ def gateway(upstream: kit.Upstream, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture
-def serve(upstream: kit.Upstream, tmp_path: Path) -> Iterator[Callable[..., kit.Gateway]]:
+def serve(upstream: kit.Upstream, tmp_path: Path, listener: str) -> Iterator[Callable[..., kit.Gateway]]:
     """`serve(workers=2, drain_ms=500, ...)`: a gateway of the test's own; all are gone when it ends."""
     started: list[kit.Gateway] = []
 
     def serve(*, drain_ms: int = 2000, more: str = "", **how: Any) -> kit.Gateway:
         state_dir = tmp_path / f"data-{len(started)}"
-        started.append(kit.start(state_dir, config=kit.configured(upstream, drain_ms) + more, **how))
+        config = kit.configured(upstream, drain_ms) + more
+        started.append(kit.start(state_dir, config=config, listener=listener, **how))
         return started[-1]
 
     yield serve

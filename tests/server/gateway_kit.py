@@ -248,6 +248,7 @@ def start(
     port: int = 0,
     workers: int = 1,
     config: str | None = None,
+    listener: str = "granian",
     constants: dict[str, Any] | None = None,
     files_max: int | None = None,
     ready: bool = True,
@@ -265,7 +266,12 @@ def start(
     process = subprocess.Popen(
         [*limited, sys.executable, *program, "serve", *given, *flags],
         # Nothing of ours: no key of a provider, no setting of the one who runs the tests.
-        env={"PATH": os.environ["PATH"], "HOME": str(state_dir), "PYTHONPATH": str(Path.cwd())},
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(state_dir),
+            "PYTHONPATH": str(Path.cwd()),
+            "FASTROUTE_LISTENER": listener,
+        },
         stderr=subprocess.PIPE,
         text=True,
     )  # fmt: skip

@@ -16,7 +16,19 @@ import pytest
 POST = b"POST /v1/chat/completions HTTP/1.1\r\n"
 HOST = b"host: t\r\n"
 CHUNKED = b"transfer-encoding: chunked\r\n"
-REFUSED = frozenset({400, 408, 413, 414, 431})
+REFUSED = frozenset({400, 408, 413, 414, 431, 505})
+# What Granian reads in the one way that the RFC allows, and the compiled listener in none.
+STRICTER = frozenset(
+    {
+        "both ways to tell a length",
+        "both ways, the other order",
+        "both ways, the length short",
+        "both ways, the length long",
+        "length twice alike",
+        "end of lines bare",
+        "end of the head bare",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -202,13 +214,16 @@ def test_the_corpus_is_as_large_as_promised():
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_request_is_refused_whole_or_served_once(case: Case, gateway: kit.Gateway, upstream: kit.Upstream):
+def test_a_request_is_refused_whole_or_served_once(
+    case: Case, gateway: kit.Gateway, upstream: kit.Upstream, listener: str
+):
     """What follows on the connection is a request of its own, or is not read at all."""
+    served = case.served and not (listener == "compiled" and case.name in STRICTER)
     with gateway.connect(5) as sock:
         reader = kit.Reader(sock)
         sock.sendall(case.wire + PROBE)
         reply = reader.reply()
-        if case.served:
+        if served:
             assert reply.status == 200
             assert reply.json["choices"][0]["message"]["content"] == case.name
             if "both ways" in case.name:
@@ -219,7 +234,7 @@ def test_a_request_is_refused_whole_or_served_once(case: Case, gateway: kit.Gate
             assert reply.status in REFUSED
             assert reader.ended()
     asked = upstream.of(f"up:desync {case.name}")
-    assert [kit.json.loads(request.body)["messages"][0]["content"] for request in asked] == [case.name] * case.served
+    assert [kit.json.loads(request.body)["messages"][0]["content"] for request in asked] == [case.name] * served
 
 
 def test_what_was_refused_is_counted(gateway: kit.Gateway):
@@ -315,17 +330,23 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_asked_for(gateway: kit
     ],
 )
 def test_what_is_not_spoken_here_is_refused_or_ignored(
-    gateway: kit.Gateway, request_line: str, headers: str, status: int
+    gateway: kit.Gateway, listener: str, request_line: str, headers: str, status: int
 ):
     """No tunnel, no echo, no other protocol: the next request on the connection is HTTP/1.1 as before."""
+    no_path = listener == "compiled" and request_line.split()[1] in ("t:443", "t:80", "*") and status == 404
+    refused = no_path and not request_line.startswith("OPTIONS")
     workers = gateway.workers
     with gateway.connect() as sock:
         sock.sendall(f"{request_line}\r\nhost: t\r\n{headers}\r\n".encode("latin-1") + PROBE)
         reader = kit.Reader(sock)
         reply = reader.reply()
-        assert reply.status == status
         assert b"secret" not in reply.body
-        assert reader.reply().body == b"ok"
+        if refused:
+            assert reply.status == 400
+            assert reader.ended()
+        else:
+            assert reply.status == status
+            assert reader.reply().body == b"ok"
     assert gateway.workers == workers
 
 

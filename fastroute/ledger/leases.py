@@ -221,11 +221,27 @@ class Holder(HolderCore):
         ticket = Ticket(self._tickets, path, microdollars, tokens, amounts)
         if not self._settled(ticket, (), now_ms):
             for lease, amount in zip(path.leases, ticket.amounts, strict=True):
+                lease.used_ms = now_ms
                 lease.waiting[ticket.number] = ticket
                 lease.needed += amount
                 self._mark(lease)
                 self._hungry[lease.about.window] = lease
         return ticket
+
+    def served(self, now_ms: int) -> list[Ticket]:
+        """Serve those who wait on what was given back since `reserve` refused them; to be asked before each report.
+
+        Nothing of it is left to be asked for, and so no answer would come to serve them.
+        """
+        decided = []
+        for lease in tuple(self._hungry.values()):
+            for ticket in tuple(lease.waiting.values()):
+                if self._free(lease) <= 0:
+                    break
+                if self._settled(ticket, (), now_ms):
+                    self._leave(ticket)
+                    decided.append(ticket)
+        return decided
 
     def drop(self, ticket: Ticket) -> None:
         """Nobody waits for it any more; what it may have got is given back."""

@@ -289,9 +289,17 @@ class Teller(TellerCore, Till):
         self._kicked = False
         if self._wire is None or self.lost or self._wire.unread > UNSENT_MAX:
             return
-        report = self.holder.report(self.clock.monotonic_ms(), due=due)
+        now_ms = self.clock.monotonic_ms()
+        self._tell_those(self.holder.served(now_ms))
+        report = self.holder.report(now_ms, due=due)
         if report is not None:
             self._tell(report)
+
+    @staticmethod
+    def _tell_those(decided: list[Ticket]) -> None:
+        for ticket in decided:
+            if not ticket.waiter.done():
+                ticket.waiter.set_result(None)
 
     def _tell(self, report: Report) -> None:
         seq, leases = report
@@ -436,9 +444,7 @@ class Teller(TellerCore, Till):
         if isinstance(reply, Refreshed) and not self.lost:
             if not reply.sick:
                 self._served_at = self._heard_at
-            for ticket in self.holder.answer(reply, self.clock.monotonic_ms()):
-                if not ticket.waiter.done():
-                    ticket.waiter.set_result(None)
+            self._tell_those(self.holder.answer(reply, self.clock.monotonic_ms()))
             if self.holder.hungry:
                 self.kick()
         answer = self._answers.get(reply.number)

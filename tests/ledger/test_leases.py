@@ -301,6 +301,32 @@ def test_all_who_wait_share_one_question_and_are_served_in_their_order(holder):
     assert all(ticket.hold for ticket in tickets)
 
 
+def test_who_waits_is_served_by_what_is_given_back_before_anybody_is_asked(holder):
+    """Nothing is left to be asked for then, and so no answer would come to serve it."""
+    book = SmallBook({1: 1000})
+    path = holder.path(facts(window(1, 1000)), 0)
+    hold = funded(holder, book, path, 1000)
+    tickets = [holder.ask(path, amount, 0, 0) for amount in (600, 300, 200)]
+    assert holder.served(0) == []
+    holder.settle(hold, 50, 0)
+    assert holder.served(0) == tickets[:2]
+    assert [ticket.hold is not None for ticket in tickets] == [True, True, False]
+    assert exchange(holder, book) == tickets[2:]
+    assert (tickets[2].short.reason, holder.balance(1)[2:4]) == ("short", (50, 900))
+
+
+def test_after_a_rest_rights_are_asked_for_in_advance_at_once(holder):
+    """Or every request of a burst would ask for itself until the next report is due."""
+    book = SmallBook({1: 10**6})
+    path = holder.path(facts(window(1)), 0)
+    now_ms = 2 * IDLE_MS
+    holder.deadline_ms = now_ms + LEASE_MS
+    for _ in range(3):
+        holder.settle(funded(holder, book, path, 100, now_ms=now_ms), 100, 0)
+        exchange(holder, book, now_ms)
+    assert holder.balance(1)[4] >= 600
+
+
 def test_a_window_with_enough_for_some_serves_exactly_those(holder):
     """2.8, K2: nobody is refused while what it needs is there, and nobody is served beyond it."""
     book = SmallBook({1: 1005}, near=10**6)

@@ -265,6 +265,8 @@ class Worker(Till):
         self.kicked = False
         if self.line is None or self.closing:
             return
+        for ticket in self.holder.served(self.world.now):
+            ticket.waiter.set()
         report = self.holder.report(self.world.now, due=due)
         if report is not None:
             self.tell(report)

@@ -133,7 +133,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "server.listener",
         "choice",
         "granian",
-        "the HTTP server of a worker: Granian, or a compiled one that takes half the time for a request",
+        "the HTTP server of a worker: Granian, or our own compiled one, which takes less CPU and memory",
         _env("FASTROUTE_LISTENER"),
         choices=get_args(Listening),
     ),

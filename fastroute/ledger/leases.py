@@ -32,6 +32,7 @@ IDLE_MS: Final = 10_000  # without a reserve: what is free goes back
 RETIRE_MS: Final = 60_000  # without one: the slot goes to others, and a window that is over is forgotten
 ROUND: Final = 64  # leases looked at for that with each report
 ASK_AGAIN_MS: Final = 1000  # an answer that has not come by then is lost
+MISSES: Final = 8  # of those who wait for what is given back: all of them are not tried each time
 PAUSE_MS: Final = 100  # before anything is asked for in advance where others need it more
 TRIES: Final = 4  # of a request whose window is said to have enough and did not give it
 LOOK_AFTER: Final = 64  # reserves between two looks at the low-water mark, at most
@@ -235,12 +236,15 @@ class Holder(HolderCore):
         """
         decided = []
         for lease in tuple(self._hungry.values()):
+            misses = 0
             for ticket in tuple(lease.waiting.values()):
-                if self._free(lease) <= 0:
+                if self._free(lease) <= 0 or misses == MISSES:
                     break
                 if self._settled(ticket, (), now_ms):
                     self._leave(ticket)
                     decided.append(ticket)
+                else:
+                    misses += 1
         return decided
 
     def drop(self, ticket: Ticket) -> None:

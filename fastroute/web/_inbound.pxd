@@ -54,6 +54,7 @@ cdef class Inbound:
 cdef class House:
     cdef readonly object app, loop
     cdef readonly set lines
+    cdef readonly set visits    # whose application is at work
     cdef readonly Sweep idle, slow, leaving
     cdef object left            # told of every connection that is no more
     cdef object refused         # told by which code what was no request was refused

@@ -29,5 +29,12 @@ class House:
     ) -> None: ...
     @property
     def lines(self) -> set[Inbound]: ...
+    @property
+    def visits(self) -> set[Any]:
+        """Requests on which the application is at work, whether their connection is still there or not."""
+
+    def cut(self) -> None:
+        """End every connection as it is."""
+
     def end(self) -> None:
         """Connections that wait for a request are closed, all others with the answer that is under way."""

@@ -13,7 +13,7 @@ from libc.time cimport time as wall_s
 from fastroute._framing cimport BROKEN, DONE, HEAD
 from fastroute._heads cimport digits
 from fastroute._now cimport moment
-from fastroute._pieces cimport fr_piece, fr_send
+from fastroute._pieces cimport fr_piece, fr_send, hexadecimal, joined
 from fastroute._sweep cimport Sweep
 from fastroute.upstreams._arrival cimport Arrival
 from fastroute.web._asked cimport Asked
@@ -124,7 +124,7 @@ cdef class Visit(Asked):
         else:
             raise RuntimeError(f"{kind!r} is no message of an answer")
         line = self.line
-        if line.stuck and not line.lost:
+        if line.stuck and not self.over and not line.lost:
             if line.room is None or line.room.over:
                 line.room = Arrival.__new__(Arrival)
                 line.room.loop = line.loop
@@ -137,8 +137,10 @@ cdef class Visit(Asked):
         try:
             await line.house.app(self.scope(), self.receive, self.send)
         except Exception as fault:
-            log.error("%s %s met a fault of this gateway", self.method, self.path, exc_info=fault)
+            if not self.over:  # else it was said already, by whoever answered
+                log.error("%s %s met a fault of this gateway", self.method, self.path, exc_info=fault)
         finally:
+            line.house.visits.discard(self)
             if not self.over and not line.lost:
                 if self.sent or line.gone:
                     line.cut(self)
@@ -147,6 +149,8 @@ cdef class Visit(Asked):
                 else:
                     self.begun = self.sent = True
                     line.say(self, 500, "internal_error", "this gateway met a fault of its own; its log tells more")
+            if line.house.ending:
+                line.house.left()
 
     cdef dict scope(self):
         cdef dict scope = TEMPLATE.copy()
@@ -374,6 +378,7 @@ cdef class Inbound:
         else:
             self.house.idle.drop(self)
         visit.bodiless = visit.method == "HEAD"
+        self.house.visits.add(visit)
         self.loop.create_task(visit.run())
         return 0
 
@@ -386,8 +391,11 @@ cdef class Inbound:
 
     cdef int say(self, Visit visit, int status, str code, str words) except -1:
         """An answer of the server's own, which is the last on its connection."""
+        cdef bytes whole = refusal(status, code, words)
+        if visit.bodiless:
+            whole = whole[:whole.index(b"\r\n\r\n") + 4]
         visit.over = visit.closing = True
-        self.write(refusal(status, code, words), b"", 0, False, True)
+        self.write(whole, b"", 0, False, True)
         return self.done(visit)
 
     cdef int cut(self, Visit visit) except -1:
@@ -400,7 +408,10 @@ cdef class Inbound:
 
     def idled(self):
         """Nothing was asked for long."""
-        self.transport.close()
+        if self.transport.get_write_buffer_size():  # the last answer is still being read
+            self.house.idle.add_at(self, self.loop, moment(self.loop))
+        else:
+            self.transport.close()
 
     def slowed(self):
         """A head has begun to arrive, and does not end."""
@@ -409,7 +420,10 @@ cdef class Inbound:
         self.refuse(visit)
 
     def lingered(self):
-        self.transport.abort()
+        if self.transport.get_write_buffer_size():
+            self.house.leaving.add_at(self, self.loop, moment(self.loop))
+        else:
+            self.transport.abort()
 
     cdef int write(self, bytes head, bytes body, Py_ssize_t size, bint chunked, bint last) except -1:
         """Head and body, at once where the socket takes them, else by the transport.
@@ -478,8 +492,8 @@ cdef class Inbound:
         """Read on with what came after the last request."""
         cdef bytes data = self.waiting
         self.waiting = None
-        if self.lost or self.lingering:
-            return
+        if self.gone or self.lingering or self.house.ending:
+            return  # it is being closed
         self.resume()
         self.feed(data)
 
@@ -492,6 +506,8 @@ cdef class Inbound:
     cdef int end(self) except -1:
         """Close, once everything is sent; what the caller still says is passed over, or it would never read the answer."""
         cdef Visit visit = self.visit
+        if self.waiting is not None and not self.waiting.strip(b"\r\n"):
+            self.waiting = None
         if self.gone or (visit is not None and visit.state == DONE and self.waiting is None):
             self.transport.close()
             return 0
@@ -547,37 +563,6 @@ cdef class Inbound:
             self.transport.close()
 
 
-cdef char *hexadecimal(char *end, Py_ssize_t size) noexcept:  # writes into a room that was counted
-    """A chunk's first line, to end at `end`."""
-    cdef int digit
-    end -= 2
-    memcpy(end, b"\r\n", 2)
-    while True:
-        digit = size & 15
-        end -= 1
-        end[0] = digit + 48 if digit < 10 else digit + 87
-        size >>= 4
-        if not size:
-            return end
-
-
-cdef bytes joined(fr_piece *pieces, int count, Py_ssize_t total, Py_ssize_t taken):
-    """The pieces as one, without what was taken of them."""
-    cdef bytes whole = PyBytes_FromStringAndSize(NULL, total - taken)
-    cdef char *into = PyBytes_AS_STRING(whole)
-    cdef Py_ssize_t size
-    cdef int i
-    for i in range(count):
-        size = pieces[i].iov_len
-        if taken >= size:
-            taken -= size
-            continue
-        memcpy(into, <char *>pieces[i].iov_base + taken, size - taken)
-        into += size - taken
-        taken = 0
-    return whole
-
-
 cdef class House:
     """What the connections of one server share."""
 
@@ -587,6 +572,7 @@ cdef class House:
         self.left = left
         self.refused = refused
         self.lines = set()
+        self.visits = set()
         self.idle = Sweep(idle_s, Inbound.idled)
         self.slow = Sweep(head_s, Inbound.slowed)
         self.leaving = Sweep(linger_s, Inbound.lingered)
@@ -596,3 +582,9 @@ cdef class House:
         self.ending = True
         for line in tuple(self.lines):
             line.close()
+
+    def cut(self):
+        """End every connection as it is."""
+        cdef Inbound line
+        for line in tuple(self.lines):
+            line.transport.abort()

@@ -36,6 +36,7 @@ class Listener:
         self._house = House(app, self._loop, self._left, refused, idle_s, HEAD_S, LINGER_S)
         self._coming: set[asyncio.Task[Any]] = set()
         self._taking = False
+        self._full = False  # no descriptor was left
         self._over = asyncio.Event()
         self._ending = False
 
@@ -55,8 +56,12 @@ class Listener:
             self._house.end()
             self._left()
 
+    def cut(self) -> None:
+        """End what is still open, at once."""
+        self._house.cut()
+
     def _take(self) -> None:
-        if not self._taking and not self._ending:
+        if not self._taking and not self._ending and not self._full:
             self._taking = True
             self._loop.add_reader(self._listener.fileno(), self._accept)
 
@@ -79,7 +84,8 @@ class Listener:
                     raise
                 log.error("no connection can be taken: %s; trying again", error.strerror)
                 self._rest()
-                self._loop.call_later(_FULL_S, self._take)
+                self._full = True
+                self._loop.call_later(_FULL_S, self._try_again)
                 return
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -87,10 +93,14 @@ class Listener:
             self._coming.add(coming)
             coming.add_done_callback(self._came)
 
+    def _try_again(self) -> None:
+        self._full = False
+        self._take()
+
     async def _admit(self, connection: socket.socket) -> None:
         try:
             await self._loop.connect_accepted_socket(lambda: Inbound(self._house), connection)
-        except OSError:
+        except (OSError, RuntimeError):  # uvloop's word for it is the second
             connection.close()  # it left before it was let in
 
     def _came(self, coming: asyncio.Task[Any]) -> None:
@@ -102,5 +112,5 @@ class Listener:
     def _left(self) -> None:
         if not self._ending:
             self._take()
-        elif not self._house.lines and not self._coming:
+        elif not self._house.lines and not self._house.visits and not self._coming:
             self._over.set()

@@ -35,6 +35,9 @@ class Server(Protocol):
     def end(self) -> None:
         """Take no connection any more, close those that wait, and let answers come to their end."""
 
+    def cut(self) -> None:
+        """End what is still open, as far as that can be done."""
+
 
 class _Granian(embed.Server):
     """Granian in this process; with `own`, on a copy of a socket that somebody else opened."""
@@ -52,6 +55,9 @@ class _Granian(embed.Server):
     def end(self) -> None:
         self.interrupt_signal = True
         self.main_loop_interrupt.set()
+
+    def cut(self) -> None:
+        """It gives nobody its connections; the kernel ends those that nobody reads."""
 
 
 def server(
@@ -88,6 +94,7 @@ def _nobody_counts(code: str) -> None:
 
 def _bound(host: str, port: int) -> socket.socket:
     """A socket that listens beside those of the other workers."""
+    host = host.strip("[]")
     found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

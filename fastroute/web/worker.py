@@ -35,6 +35,8 @@ UNREADY_S = 0.5
 # A caller that takes nothing for so long is gone, whatever its socket says.
 WRITE_S = 60.0
 _LOOK_AGAIN_S = 0.1
+# How long those whose answer is cut may take to read that it is.
+_TOLD_S = 1.0
 # How often open answers are looked through for those whose key was revoked.
 _REVOKED_S = 1.0
 # Objects made and not yet gone before the collector looks for cycles. Python's own 700 are what a few requests hold at
@@ -96,9 +98,12 @@ async def _serve(config: Config, number: int, lines: logs.Logs, load: Load | Non
         await asyncio.sleep(UNREADY_S if app.busy else 0)
         server.end()
         await asyncio.wait((serving,), timeout=config.server.drain_ms / 1000)
+        cut_at = asyncio.get_running_loop().time() + _TOLD_S
         while not serving.done():
             app.cut()
             await asyncio.wait((serving,), timeout=_LOOK_AGAIN_S)
+            if asyncio.get_running_loop().time() >= cut_at:
+                server.cut()
     stopping.cancel()
     app.watchdog.close()
     await serving

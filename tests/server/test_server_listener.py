@@ -537,6 +537,7 @@ def test_hundreds_of_callers_leave_nothing_behind(run):
                 del here.callers[1:]
             del served, caller
             await until(lambda: len(here.lines) == 1)
-            assert left() == before
+            *objects, files = left()
+            assert (objects, files <= before[-1]) == ([*before[:-1]], True)  # what tests before left open may be gone
 
     run(case, within=20)

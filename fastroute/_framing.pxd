@@ -51,4 +51,4 @@ cdef class Framed:
     cdef const char *line_end(self, const char *line, const char *end) except? NULL
     cdef Py_ssize_t chunks(self, bytes data, Py_ssize_t at) except -1
 
-cdef bint names(const char *at, const char *end, const char *word, Py_ssize_t width) noexcept  # looks at bytes
+cdef bint names(const char *at, const char *end, const char *word, Py_ssize_t width) noexcept nogil  # looks at bytes

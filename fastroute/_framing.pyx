@@ -66,7 +66,7 @@ cdef class Framed:
 
     cdef int unfinished(self, const char *start, Py_ssize_t at, Py_ssize_t size) except -1:
         """A head whose end has not come: refuse at once what can never become one."""
-        raise NotImplementedError
+        raise NotImplementedError  # what can become a head is the affair of each kind of message
 
     cdef int bare(self, const char *start, Py_ssize_t at, Py_ssize_t size) except -1:
         """Refuse lines from `at` on that end in a line feed alone."""
@@ -169,18 +169,18 @@ cdef class Framed:
         return at
 
 
-cdef inline bint control(unsigned char c) noexcept:  # a C number, compared
+cdef inline bint control(unsigned char c) noexcept nogil:  # a C number, compared
     return (c < 32 and c != b"\t") or c == 127
 
 
-cdef inline int hex_digit(unsigned char c) noexcept:  # a C number, compared
+cdef inline int hex_digit(unsigned char c) noexcept nogil:  # a C number, compared
     if b"0" <= c <= b"9":
         return c - 48
     c |= 32
     return c - 87 if b"a" <= c <= b"f" else -1
 
 
-cdef bint names(const char *at, const char *end, const char *word, Py_ssize_t width) noexcept:  # looks at bytes
+cdef bint names(const char *at, const char *end, const char *word, Py_ssize_t width) noexcept nogil:  # looks at bytes
     """Whether a comma-separated list names a word, in any case of letters."""
     cdef const char *comma
     cdef const char *stop

@@ -26,7 +26,7 @@ cdef extern from *:
     ssize_t fr_send(int fd, fr_piece *pieces, int count) nogil
 
 
-cdef inline char *hexadecimal(char *end, Py_ssize_t size) noexcept:  # writes into a room that was counted
+cdef inline char *hexadecimal(char *end, Py_ssize_t size) noexcept nogil:  # writes into a room that was counted
     """A chunk's first line, to end at `end`."""
     cdef int digit
     end -= 2

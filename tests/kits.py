@@ -1,11 +1,15 @@
-"""What test folders share: a file that several import by its name alone, and the end of a process."""
+"""What test folders share: a file that several import by its name alone, either loop to run on, and the end of a process."""
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+
+import uvloop
 
 
 def load(path: str, name: str = "") -> Any:
@@ -19,6 +23,30 @@ def load(path: str, name: str = "") -> Any:
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     return sys.modules[name]
+
+
+LOOPS = ("uvloop", "asyncio")
+
+
+def run_on(loop: str, test: Callable[[], Awaitable[Any]], within: float) -> Any:
+    """Run an async test on one of these loops, bounded in time, and fail it on anything the loop had to report."""
+    reports: list[dict[str, Any]] = []
+
+    async def bounded() -> Any:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+        async with asyncio.timeout(within):
+            return await test()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if loop == "uvloop" else None) as runner:
+        result = runner.run(bounded())
+    assert reports == []
+    return result
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait for what another thread or another turn of the loop brings about; the test's own bound ends it."""
+    while not condition():  # noqa: ASYNC110 (what others bring about has no event here)
+        await asyncio.sleep(0.002)
 
 
 def is_gone(pid: int) -> bool:

@@ -22,13 +22,15 @@ class House:
         app: Any,
         loop: asyncio.AbstractEventLoop,
         left: Callable[[], None],
-        refused: Callable[[str], None],
+        refused: Callable[[str], None] | None,
         idle_s: float,
         head_s: float,
         linger_s: float,
     ) -> None: ...
     @property
     def lines(self) -> set[Inbound]: ...
+    @property
+    def ending(self) -> bool: ...
     @property
     def visits(self) -> set[Any]:
         """Requests on which the application is at work, whether their connection is still there or not."""

@@ -386,7 +386,8 @@ cdef class Inbound:
         """Answer what is no request, and be done with its connection."""
         self.house.idle.drop(self)
         self.house.slow.drop(self)
-        self.house.refused(CODES[visit.kind])
+        if self.house.refused is not None:
+            self.house.refused(CODES[visit.kind])
         return self.say(visit, REFUSED[visit.kind], CODES[visit.kind], visit.words)
 
     cdef int say(self, Visit visit, int status, str code, str words) except -1:

@@ -28,7 +28,7 @@ class Listener:
         listener: socket.socket,
         connections_max: int,
         idle_s: float,
-        refused: Callable[[str], None],
+        refused: Callable[[str], None] | None,
     ) -> None:
         self._listener = listener
         self._most = connections_max
@@ -38,19 +38,17 @@ class Listener:
         self._taking = False
         self._full = False  # no descriptor was left
         self._over = asyncio.Event()
-        self._ending = False
 
     async def serve(self) -> None:
         """Until `end` was called and every answer is over."""
-        if not self._ending:
+        if not self._house.ending:
             self._listener.setblocking(False)
             self._take()
         await self._over.wait()
 
     def end(self) -> None:
         """Take no connection any more, close those that wait, and let answers come to their end."""
-        if not self._ending:
-            self._ending = True
+        if not self._house.ending:
             self._rest()
             self._listener.close()
             self._house.end()
@@ -61,7 +59,7 @@ class Listener:
         self._house.cut()
 
     def _take(self) -> None:
-        if not self._taking and not self._ending and not self._full:
+        if not self._taking and not self._house.ending and not self._full:
             self._taking = True
             self._loop.add_reader(self._listener.fileno(), self._accept)
 
@@ -105,12 +103,12 @@ class Listener:
 
     def _came(self, coming: asyncio.Task[Any]) -> None:
         self._coming.discard(coming)
-        if self._ending:
+        if self._house.ending:
             self._house.end()
         self._left()
 
     def _left(self) -> None:
-        if not self._ending:
+        if not self._house.ending:
             self._take()
         elif not self._house.lines and not self._house.visits and not self._coming:
             self._over.set()

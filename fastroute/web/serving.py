@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from granian import net
@@ -67,11 +68,15 @@ def server(
     connections_max: int,
     listener: socket.socket | None = None,
     kind: Listening = "granian",
+    refused: Callable[[str], None] | None = None,
 ) -> Server:
-    """A server for the running event loop; `listener` is one that listens there already, and stays the caller's."""
+    """A server for the running event loop; `listener` is one that listens there already, and stays the caller's.
+
+    `refused` is told by which code what was no request was refused; Granian tells nobody.
+    """
     if kind == "compiled":
         own = _bound(host, port) if listener is None else listener.dup()
-        return Listener(app, own, connections_max, IDLE_S, getattr(app, "refused", _nobody_counts))
+        return Listener(app, own, connections_max, IDLE_S, refused)
     made = _Granian(
         app,
         address=host,
@@ -86,10 +91,6 @@ def server(
     )
     made.own = listener
     return made
-
-
-def _nobody_counts(code: str) -> None:
-    """For applications that do not want to know of what was no request."""
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -75,7 +75,8 @@ async def _serve(config: Config, number: int, lines: logs.Logs, load: Load | Non
     gc.freeze()  # what is there now stays, and need not be looked at again
     gc.set_threshold(_YOUNG_MAX, 10, 10)
     terms = config.server
-    server = server_of(app, terms.host, terms.port, _connections_max(terms.backpressure), kind=terms.listener)
+    most = _connections_max(terms.backpressure)
+    server = server_of(app, terms.host, terms.port, most, kind=terms.listener, refused=app.refused)
     app.ready = False
     stop = asyncio.Event()
     reloader = Reloader(config, load, app.take)

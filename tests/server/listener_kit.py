@@ -6,40 +6,25 @@ import asyncio
 import json
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import h11
 import pytest
-import uvloop
 
 from fastroute.web import listener, serving
+from tests.kits import LOOPS, run_on, until
 
 SPACE = 64 * 1024  # of a socket's buffer, where a test wants it full
 GET = b"GET / HTTP/1.1\r\nhost: t\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nhost: t\r\ncontent-length: %d\r\n\r\n"
 
 
-@pytest.fixture(params=["uvloop", "asyncio"])
+@pytest.fixture(params=LOOPS)
 def run(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Runs an async test on either loop, bounded in time, and fails it on anything the loop had to report."""
-
-    def run(test: Callable[[], Awaitable[Any]], within: float = 4) -> Any:
-        reports: list[dict[str, Any]] = []
-
-        async def bounded() -> Any:
-            asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
-            async with asyncio.timeout(within):
-                return await test()
-
-        factory = uvloop.new_event_loop if request.param == "uvloop" else None
-        with asyncio.Runner(loop_factory=factory) as runner:
-            result = runner.run(bounded())
-        assert reports == []
-        return result
-
-    return run
+    return partial(run_on, request.param, within=4)
 
 
 class Answer(NamedTuple):
@@ -118,14 +103,16 @@ class Caller:
 class Place:
     """A server on this loop, and everybody who calls it."""
 
-    def __init__(self, app: Any, connections_max: int, space: int | None) -> None:
+    def __init__(
+        self, app: Any, connections_max: int, space: int | None, refused: Callable[[str], None] | None
+    ) -> None:
         self.sock = socket.create_server(("127.0.0.1", 0), backlog=512)
         if space:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, space)
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, space)
         self.space = space
         self.address = self.sock.getsockname()
-        made: Any = serving.server(app, *self.address, connections_max, self.sock, kind="compiled")
+        made: Any = serving.server(app, *self.address, connections_max, self.sock, kind="compiled", refused=refused)
         self.sock.close()  # the server has a copy
         self.server: listener.Listener = made
         self.serving = asyncio.create_task(self.server.serve())
@@ -161,13 +148,14 @@ async def place(
     head_s: float = 10,
     linger_s: float = 1,
     space: int | None = None,
+    refused: Callable[[str], None] | None = None,
 ) -> AsyncIterator[Place]:
     """A server that has nothing left at its end: no connection, no task, and a `serve` that returned."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(serving, "IDLE_S", idle_s)
         patch.setattr(listener, "HEAD_S", head_s)
         patch.setattr(listener, "LINGER_S", linger_s)
-        here = Place(app, connections_max, space)
+        here = Place(app, connections_max, space, refused)
     try:
         yield here
     finally:
@@ -177,11 +165,6 @@ async def place(
     await asyncio.wait_for(here.serving, 1)
     assert len(here.lines) == 0
     await until(lambda: len(asyncio.all_tasks()) == 1)
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    while not condition():  # noqa: ASYNC110 (what the kernel brings about has no event here)
-        await asyncio.sleep(0.002)
 
 
 async def turns(count: int) -> None:

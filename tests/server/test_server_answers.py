@@ -272,14 +272,8 @@ def test_what_is_no_request_is_told_so_and_is_the_last_on_its_connection(run, wh
     data, status, code = REFUSED[what]
     counted = []
 
-    class Counting:
-        refused = counted.append
-
-        async def __call__(self, *channel):
-            await ok(*channel)
-
     async def case():
-        async with place(Counting()) as here:
+        async with place(ok, refused=counted.append) as here:
             caller = await here.asks(before + data + GET)
             if before:
                 assert (await caller.answer()).body == b"ok"

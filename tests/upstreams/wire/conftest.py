@@ -2,50 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
-import uvloop
 
 from fastroute.upstreams.pool import Deadlines, Origin, Pool, request_head
-from tests.kits import load
+from tests import kits
 
-scripted = load("upstreams/wire/scripted.py", "scripted_upstream").scripted
+scripted = kits.load("upstreams/wire/scripted.py", "scripted_upstream").scripted
 
 
-@pytest.fixture(params=["uvloop", "asyncio"])
+@pytest.fixture(params=kits.LOOPS)
 def run(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Runs an async test on either loop, bounded in time, and fails it on anything the loop had to report."""
-
-    def run(test: Callable[[], Awaitable[Any]], within: float = 20) -> Any:
-        reports: list[dict[str, Any]] = []
-
-        async def bounded() -> Any:
-            asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
-            async with asyncio.timeout(within):
-                return await test()
-
-        factory = uvloop.new_event_loop if request.param == "uvloop" else None
-        with asyncio.Runner(loop_factory=factory) as runner:
-            result = runner.run(bounded())
-        assert reports == []
-        return result
-
-    return run
+    return partial(kits.run_on, request.param, within=20)
 
 
 @pytest.fixture
 def until() -> Callable[[Callable[[], Any]], Awaitable[None]]:
-    """Waits for what another thread or another turn of the loop brings about; the test's own bound ends it."""
-
-    async def until(condition: Callable[[], Any]) -> None:
-        while not condition():  # noqa: ASYNC110 (what other threads bring about has no event here)
-            await asyncio.sleep(0.002)
-
-    return until
+    return kits.until
 
 
 class Wire:

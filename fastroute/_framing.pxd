@@ -38,6 +38,8 @@ cdef class Framed:
     cdef list parts
     cdef readonly Py_ssize_t unread
     cdef readonly bint keep     # the peer allows another message on this connection
+    cdef readonly bint old      # HTTP/1.0
+    cdef bint closes, counted, in_chunks    # what the header lines said, of connection, length and encoding
     cdef readonly str kind
     cdef readonly str words
     cdef bint timed_out
@@ -49,6 +51,18 @@ cdef class Framed:
     cdef int unfinished(self, const char *start, Py_ssize_t at, Py_ssize_t size) except -1
     cdef int bare(self, const char *start, Py_ssize_t at, Py_ssize_t size) except -1
     cdef const char *line_end(self, const char *line, const char *end) except? NULL
+    cdef const char *colon(self, const char *line, const char *end) except? NULL
+    cdef int told(self, const char *name, Py_ssize_t width, const char *value, const char *end) except -1
     cdef Py_ssize_t chunks(self, bytes data, Py_ssize_t at) except -1
+
+cdef inline bint control(unsigned char c) noexcept nogil:  # a C number, compared
+    return (c < 32 and c != b"\t") or c == 127
+
+cdef inline void trim(const char **at, const char **end) noexcept nogil:  # looks at bytes
+    """Move both ends of a value inwards over its blanks."""
+    while at[0] < end[0] and (at[0][0] == b" " or at[0][0] == b"\t"):
+        at[0] += 1
+    while at[0] < end[0] and (end[0][-1] == b" " or end[0][-1] == b"\t"):
+        end[0] -= 1
 
 cdef bint names(const char *at, const char *end, const char *word, Py_ssize_t width) noexcept nogil  # looks at bytes

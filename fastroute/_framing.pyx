@@ -88,6 +88,39 @@ cdef class Framed:
             return NULL
         return stop
 
+    cdef const char *colon(self, const char *line, const char *end) except? NULL:
+        """The colon after the name of a header line, or NULL when its name is no token."""
+        cdef const char *at = line
+        while at < end and fr_token(<unsigned char>at[0]):
+            at += 1
+        if at == line or at == end or at[0] != b":":
+            self.fail("protocol", "a header's name is not a token")
+            return NULL
+        return at
+
+    cdef int told(self, const char *name, Py_ssize_t width, const char *value, const char *end) except -1:
+        """Go by a header if it says where the body or the connection ends; `left` is the length then."""
+        cdef unsigned long long length = 0
+        if width == 10 and strncasecmp(name, b"connection", 10) == 0:
+            self.closes = self.closes or names(value, end, b"close", 5)
+        elif width == 14 and strncasecmp(name, b"content-length", 14) == 0:
+            if self.counted or not 1 <= end - value <= 18:
+                return self.fail("protocol", "content-length is given twice, or is not a length")
+            self.counted = True
+            while value < end:
+                if not b"0" <= value[0] <= b"9":
+                    return self.fail("protocol", "content-length is given twice, or is not a length")
+                length = length * 10 + <unsigned char>value[0] - 48
+                value += 1
+            self.left = length
+        elif width == 17 and strncasecmp(name, b"transfer-encoding", 17) == 0:
+            if self.in_chunks or self.old or end - value != 7 or strncasecmp(value, b"chunked", 7) != 0:
+                return self.fail("protocol", "transfer-encoding is not exactly one `chunked`")
+            self.in_chunks = True
+        if self.in_chunks and self.counted:
+            return self.fail("protocol", "the body's length is told in two ways")
+        return 0
+
     cdef Py_ssize_t chunks(self, bytes data, Py_ssize_t at) except -1:
         """Decode chunked framing from `at` on, and say where that ended; all content of one segment becomes one part."""
         cdef const unsigned char *start = <const unsigned char *>PyBytes_AS_STRING(data)
@@ -167,10 +200,6 @@ cdef class Framed:
         if filled:
             self.append(out, 0, filled)
         return at
-
-
-cdef inline bint control(unsigned char c) noexcept nogil:  # a C number, compared
-    return (c < 32 and c != b"\t") or c == 127
 
 
 cdef inline int hex_digit(unsigned char c) noexcept nogil:  # a C number, compared

@@ -7,7 +7,7 @@ It knows no clock, no socket and no future, so every rule can be tested byte by 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memchr, memcmp
 
-from fastroute._framing cimport BROKEN, DONE, HEAD, LENGTH, SIZE, UNTIL_CLOSE, Framed, fr_token, names
+from fastroute._framing cimport BROKEN, DONE, HEAD, LENGTH, SIZE, UNTIL_CLOSE, Framed, trim
 
 cdef extern from "<string.h>" nogil:
     void *memmem(const void *haystack, size_t size, const void *needle, size_t length)
@@ -140,13 +140,14 @@ cdef class Reply(Framed):
 
     cdef int read_head(self, const char *line, const char *end) except -1:
         """One head from its status line to `end`; the state moves on unless it was an interim one."""
-        cdef const char *feed
+        cdef const char *value
         cdef const char *stop
         cdef const char *colon
         cdef Py_ssize_t width
         cdef int status, lines = 0
-        cdef bint old, closing = False, chunked = False, coded = False, counted = False
-        cdef unsigned long long length = 0
+        cdef bint coded = False
+        self.closes = self.counted = self.in_chunks = False
+        self.left = 0
         if memchr(line, 0, end - line) != NULL:
             return self.fail("protocol", "a NUL byte in the head")
 
@@ -163,7 +164,7 @@ cdef class Reply(Framed):
             or (width > 12 and line[12] != b" ")
         ):
             return self.fail("protocol", "the first line is not an HTTP/1.1 status line")
-        old = line[7] == b"0"
+        self.old = line[7] == b"0"
         status = (line[9] - 48) * 100 + (line[10] - 48) * 10 + line[11] - 48
         if not 100 <= status <= 599 or status == 101:
             return self.fail("protocol", "a status outside 100 to 599, or 101")
@@ -176,56 +177,35 @@ cdef class Reply(Framed):
             lines += 1
             if lines > LINES_MAX:
                 return self.fail("protocol", "more than 200 header lines")
-            colon = line
-            while colon < stop and fr_token(<unsigned char>colon[0]):
-                colon += 1
-            if colon == line or colon == stop or colon[0] != b":":
-                return self.fail("protocol", "a header name is not a token")
+            colon = self.colon(line, stop)
+            if colon == NULL:
+                return 0
             width = colon - line
-            # The only lengths of names that decide anything; `feed` and `stop` are the value without its blanks.
+            # The only lengths of names that decide anything.
             if width != 10 and width != 14 and width != 16 and width != 17:
                 continue
-            feed = colon + 1
-            colon = stop
-            while feed < colon and (feed[0] == b" " or feed[0] == b"\t"):
-                feed += 1
-            while feed < colon and (colon[-1] == b" " or colon[-1] == b"\t"):
-                colon -= 1
-            if width == 10 and strncasecmp(line, b"connection", 10) == 0:
-                closing = closing or names(feed, colon, b"close", 5)
-            elif width == 14 and strncasecmp(line, b"content-length", 14) == 0:
-                if counted or not 1 <= colon - feed <= 18:
-                    return self.fail("protocol", "content-length is repeated or not a length")
-                counted = True
-                while feed < colon:
-                    if not b"0" <= feed[0] <= b"9":
-                        return self.fail("protocol", "content-length is repeated or not a length")
-                    length = length * 10 + <unsigned char>feed[0] - 48
-                    feed += 1
-            elif width == 16 and strncasecmp(line, b"content-encoding", 16) == 0:
-                coded = coded or (colon > feed and (colon - feed != 8 or strncasecmp(feed, b"identity", 8) != 0))
-            elif width == 17 and strncasecmp(line, b"transfer-encoding", 17) == 0:
-                if chunked or old or colon - feed != 7 or strncasecmp(feed, b"chunked", 7) != 0:
-                    return self.fail("protocol", "transfer-encoding is not exactly one `chunked`")
-                chunked = True
+            value, colon = colon + 1, stop
+            trim(&value, &colon)
+            if width == 16 and strncasecmp(line, b"content-encoding", 16) == 0:
+                coded = coded or (colon > value and (colon - value != 8 or strncasecmp(value, b"identity", 8) != 0))
+            self.told(line, width, value, colon)
+            if self.state == BROKEN:
+                return 0
 
-        if chunked and counted:
-            return self.fail("protocol", "both content-length and transfer-encoding")
         if status < 200:
             self.interim += 1
             if self.interim > INTERIM_MAX:
                 return self.fail("protocol", "more than 8 interim answers")
             return 0
-        self.keep = not (old or closing)
+        self.keep = not (self.old or self.closes)
         if self.bodiless or status == 204 or status == 304:
             self.state = DONE
         elif coded:
             return self.fail("encoding", "the answer has a content-encoding, and none was asked for")
-        elif chunked:
+        elif self.in_chunks:
             self.state = SIZE
-        elif counted:
-            self.left = length
-            self.state = LENGTH if length else DONE
+        elif self.counted:
+            self.state = LENGTH if self.left else DONE
         elif self.keep:
             return self.fail("protocol", "no length, and the connection is to stay open")
         else:

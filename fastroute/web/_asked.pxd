@@ -7,7 +7,6 @@ cdef class Asked(Framed):
     cdef readonly bytes raw_path, query
     cdef readonly list headers
     cdef readonly bytes rest       # what came after the request's end
-    cdef readonly bint old         # HTTP/1.0
     cdef readonly bint expects     # the sender waits to be told to go on
 
     cpdef int feed(self, bytes data) except -1

@@ -8,7 +8,7 @@ parsers could read in two ways is refused and never mended: a proxy in front may
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memchr, memcmp
 
-from fastroute._framing cimport BROKEN, DONE, HEAD, LENGTH, SIZE, Framed, fr_token, names
+from fastroute._framing cimport BROKEN, DONE, HEAD, LENGTH, SIZE, Framed, control, fr_token, trim
 
 from urllib.parse import unquote_to_bytes
 
@@ -164,9 +164,6 @@ cdef class Asked(Framed):
         cdef bytes name
         cdef Py_ssize_t width, i
         cdef int lines = 0
-        cdef unsigned char c
-        cdef bint closing = False, chunked = False, counted = False
-        cdef unsigned long long length = 0
         cdef list headers = []
         while stop < end:
             line = stop + 2
@@ -176,52 +173,28 @@ cdef class Asked(Framed):
             lines += 1
             if lines > LINES_MAX:
                 return self.fail("head", "more than 100 header lines")
-            at = line
-            while at < stop and fr_token(<unsigned char>at[0]):
-                at += 1
-            if at == line or at == stop or at[0] != b":":
-                return self.fail("protocol", "a header's name is not a token")
+            at = self.colon(line, stop)
+            if at == NULL:
+                return 0
             width = at - line
             name = PyBytes_FromStringAndSize(NULL, width)
             into = PyBytes_AS_STRING(name)
             for i in range(width):
-                c = <unsigned char>line[i]
-                into[i] = c | 32 if b"A" <= c <= b"Z" else c
-            value = at + 1
-            at = stop
-            while value < at and (value[0] == b" " or value[0] == b"\t"):
-                value += 1
-            while value < at and (at[-1] == b" " or at[-1] == b"\t"):
-                at -= 1
+                into[i] = line[i] | 32 if b"A" <= line[i] <= b"Z" else line[i]
+            value, at = at + 1, stop
+            trim(&value, &at)
             for i in range(at - value):
-                c = <unsigned char>value[i]
-                if c < 32 and c != b"\t" or c == 127:
+                if control(<unsigned char>value[i]):
                     return self.fail("protocol", "a control character in a header's value")
             headers.append((name, PyBytes_FromStringAndSize(value, at - value)))
-            # The only lengths of names that decide anything here.
             if width == 6 and memcmp(into, b"expect", 6) == 0:
                 self.expects = at - value == 12 and strncasecmp(value, b"100-continue", 12) == 0
-            elif width == 10 and memcmp(into, b"connection", 10) == 0:
-                closing = closing or names(value, at, b"close", 5)
-            elif width == 14 and memcmp(into, b"content-length", 14) == 0:
-                if counted or not 1 <= at - value <= 18:
-                    return self.fail("protocol", "content-length is given twice, or is not a length")
-                counted = True
-                while value < at:
-                    if not b"0" <= value[0] <= b"9":
-                        return self.fail("protocol", "content-length is given twice, or is not a length")
-                    length = length * 10 + <unsigned char>value[0] - 48
-                    value += 1
-            elif width == 17 and memcmp(into, b"transfer-encoding", 17) == 0:
-                if chunked or self.old or at - value != 7 or strncasecmp(value, b"chunked", 7) != 0:
-                    return self.fail("protocol", "transfer-encoding is not exactly one `chunked`")
-                chunked = True
-        if chunked and counted:
-            return self.fail("protocol", "the body's length is told in two ways")
+            self.told(into, width, value, at)
+            if self.state == BROKEN:
+                return 0
         self.headers = headers
-        self.keep = not (self.old or closing)
-        self.left = length
-        self.state = SIZE if chunked else LENGTH if length else DONE
+        self.keep = not (self.old or self.closes)
+        self.state = SIZE if self.in_chunks else LENGTH if self.left else DONE
         if self.state == DONE or self.old:
             self.expects = False
         return 0

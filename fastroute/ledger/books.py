@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from itertools import islice
+from typing import Any
 
 import msgspec
 
+from fastroute.ledger import leaves
 from fastroute.ledger.library import SWEEP_ROWS, Counts, Snapshot, first_day
-from fastroute.ledger.sqlite import Store, Transaction, Value
+from fastroute.ledger.sqlite import Store, Transaction
 from fastroute.ledger.store import (
     AccountRow,
     BudgetRow,
@@ -28,10 +30,7 @@ from fastroute.ledger.store import (
     WindowRow,
 )
 
-_PAGE: Final = 5000  # rows of a snapshot that are in memory at a time
-
 _json = msgspec.json.Encoder()
-_entry = msgspec.json.Decoder(EntryRow)
 _names = msgspec.json.Decoder(tuple[str, ...])
 _document = msgspec.json.Decoder(dict[str, Any])
 
@@ -58,9 +57,6 @@ _BUDGET = "account, unit, amount, window, zone"
 _WINDOW = "budget, name, ends_ms, closed"
 _LEASE = "granted, released, spent, done"
 _HOLDER = "kind, account, boot_id, segment, offset, seq, live"
-_ENTRY = "holder, attempt, request, told"
-_CORRECTS = "corrects_holder, corrects_attempt"
-_RECEIPT = "seq, id, request, account, at_ms, body, link"
 _RECORD = "account, at_ms, body, expires_ms"
 _USAGE = "requests, attempts, input_tokens, output_tokens, microdollars"
 
@@ -73,12 +69,6 @@ _PUT_OPEN = _upsert("open_requests", "holder, request", "body")
 _PUT_RECORD = _upsert("records", "kind, id", _RECORD)
 _PUT_NOTE = _upsert("notes", "name", "value")
 _ADD_USAGE = _upsert("usage", "account, day, model", _USAGE, add=True)
-# Written once: the key refuses an attempt that is told a second time.
-# Nothing but numbers and texts is handed over with it: sqlite3 asks around for an adapter of anything else, None and
-# bytes included, which costs half a microsecond and finds none. A bytearray it knows.
-_ADD_ENTRY = f"INSERT INTO entries ({_ENTRY}) VALUES (?, ?, ?, ?)"  # noqa: S608  constants
-_ADD_CORRECTION = f"INSERT INTO entries ({_ENTRY}, {_CORRECTS}) VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608  constants
-_ADD_RECEIPT = f"INSERT INTO receipts ({_RECEIPT}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  constants
 
 _SELECT_ACCOUNT = f"SELECT id, {_ACCOUNT} FROM accounts"  # noqa: S608  constants, here and below
 _SELECT_BUDGET = f"SELECT id, {_BUDGET} FROM budgets"  # noqa: S608
@@ -86,7 +76,6 @@ _SELECT_WINDOW = f"SELECT id, {_WINDOW} FROM windows"  # noqa: S608
 _SELECT_LEASE = f"SELECT window, holder, {_LEASE} FROM leases"  # noqa: S608
 _SELECT_HOLDER = f"SELECT id, {_HOLDER} FROM holders"  # noqa: S608
 _SELECT_OPEN = "SELECT holder, request, body FROM open_requests"
-_SELECT_RECEIPT = f"SELECT {_RECEIPT} FROM receipts"  # noqa: S608
 _SELECT_RECORD = f"SELECT kind, id, {_RECORD} FROM records"  # noqa: S608
 _SELECT_USAGE = f"SELECT account, day, model, {_USAGE} FROM usage"  # noqa: S608
 # Windows long left whose leases are done play no part any more: there is one for each day of each key.
@@ -104,7 +93,6 @@ class Books:
     def load(self) -> State:
         with self._store.read() as tx:
             [[last_holder]] = tx.rows("SELECT coalesce(max(id), 0) FROM holders")
-            last = tx.row(f"{_SELECT_RECEIPT} ORDER BY seq DESC LIMIT 1")
             return State(
                 accounts=[_account(row) for row in tx.rows(f"{_SELECT_ACCOUNT} ORDER BY id")],
                 budgets=[BudgetRow(*row) for row in tx.rows(f"{_SELECT_BUDGET} ORDER BY id")],
@@ -114,7 +102,7 @@ class Books:
                 open=[OpenRow(*row) for row in tx.rows(f"{_SELECT_OPEN} ORDER BY holder, request")],
                 notes=dict(tx.rows("SELECT name, value FROM notes ORDER BY name")),
                 last_holder=last_holder,
-                last_receipt=None if last is None else ReceiptRow(*last),
+                last_receipt=leaves.last_receipt(tx),
             )
 
     def commit(self, changes: Changes) -> None:
@@ -127,15 +115,16 @@ class Books:
     # Questions
 
     def receipt(self, id: str) -> ReceiptRow | None:  # noqa: A002  the word of the rows
-        rows = self._receipts("WHERE id = ? ORDER BY seq DESC LIMIT 1", id)
-        return rows[0] if rows else None
+        with self._store.read() as tx:
+            return leaves.receipt(tx, id)
 
     def receipts(self, *, account: int | None = None, limit: int = 100, before: int | None = None) -> list[ReceiptRow]:
-        where, values = _where(("account = ?", account), ("seq < ?", before))
-        return self._receipts(f"{where} ORDER BY seq DESC LIMIT ?", *values, limit)
+        with self._store.read() as tx:
+            return leaves.newest(tx, account, limit, before)
 
     def chain(self, seq: int = 1, limit: int = 1000) -> list[ReceiptRow]:
-        return self._receipts("WHERE seq >= ? ORDER BY seq LIMIT ?", seq, limit)
+        with self._store.read() as tx:
+            return list(islice(leaves.chain(tx, seq), limit))
 
     def usage(self, account: int | None, *, days: int, now_ms: int) -> list[UsageDelta]:
         where, values = _where(("account = ?", account), ("day >= ?", first_day(days, now_ms)))
@@ -146,8 +135,7 @@ class Books:
 
     def entries(self, request: str) -> list[EntryRow]:
         with self._store.read() as tx:
-            rows = tx.rows("SELECT told FROM entries WHERE request = ?", request)
-        return sorted([_entry.decode(told) for (told,) in rows], key=lambda row: (row.at_ms, row.holder, row.attempt))
+            return leaves.entries(tx, request)
 
     def windows(self, numbers: Sequence[int]) -> list[WindowRow]:
         with self._store.read() as tx:
@@ -186,9 +174,11 @@ class Books:
             return tx.run(f"DELETE FROM records WHERE (kind, id) IN ({expired})", now_ms, SWEEP_ROWS)  # noqa: S608
 
     def counts(self) -> Counts:
-        tables = ("accounts", "holders", "open_requests", "entries", "receipts")
+        tables = ("accounts", "holders", "open_requests")
         with self._store.read() as tx:
-            return Counts(*(tx.rows(f"SELECT count(*) FROM {table}")[0][0] for table in tables))  # noqa: S608
+            accounts, holders, open_ = (tx.rows(f"SELECT count(*) FROM {table}")[0][0] for table in tables)  # noqa: S608
+            entries, receipts = leaves.counts(tx)
+            return Counts(accounts, holders, open_, entries, receipts)
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
@@ -201,13 +191,9 @@ class Books:
                 holders=[_holder(row) for row in tx.rows(f"{_SELECT_HOLDER} ORDER BY id")],
                 open=[OpenRow(*row) for row in tx.rows(f"{_SELECT_OPEN} ORDER BY holder, request")],
                 usage=[UsageDelta(*row) for row in tx.rows(f"{_SELECT_USAGE} ORDER BY account, day, model")],
-                entries=_entries(tx),
-                receipts=_chain(tx),
+                entries=leaves.all_entries(tx),
+                receipts=leaves.chain(tx, 1),
             )
-
-    def _receipts(self, rest: str, *values: str | int) -> list[ReceiptRow]:
-        with self._store.read() as tx:
-            return [ReceiptRow(*row) for row in tx.rows(f"{_SELECT_RECEIPT} {rest}", *values)]
 
 
 def _put(tx: Transaction, changes: Changes) -> None:
@@ -245,18 +231,9 @@ def _put(tx: Transaction, changes: Changes) -> None:
             tx.many("DELETE FROM open_requests WHERE holder = ? AND request = ?", gone)
         tx.many(_PUT_OPEN, [(row.holder, row.request, row.body) for row in changes.open.values() if row is not None])
     if changes.entries:
-        tx.many(_ADD_ENTRY, [_of_entry(row) for row in changes.entries if row.corrects is None])
-        corrections = [row for row in changes.entries if row.corrects is not None]
-        if corrections:
-            tx.many(_ADD_CORRECTION, [(*_of_entry(row), *(row.corrects or ())) for row in corrections])
+        leaves.add_entries(tx, changes.entries)
     if changes.receipts:
-        tx.many(
-            _ADD_RECEIPT,
-            [
-                (row.seq, row.id, row.request, row.account, row.at_ms, bytearray(row.body), bytearray(row.link))
-                for row in changes.receipts
-            ],
-        )
+        leaves.add_receipts(tx, changes.receipts)
     if changes.usage:
         tx.many(_ADD_USAGE, _summed(changes.usage))
     if changes.records:
@@ -316,10 +293,6 @@ def _of_account(row: AccountRow) -> tuple[Any, ...]:
     )
 
 
-def _of_entry(row: EntryRow) -> tuple[Value, ...]:
-    return row.holder, row.attempt, row.request, _json.encode(row).decode()
-
-
 def _account(row: tuple[Any, ...]) -> AccountRow:
     values = (*row[:10], _names.decode(row[10]), *row[11:14], _document.decode(row[14]), *row[15:])
     return AccountRow(*values)
@@ -333,28 +306,3 @@ def _lease(row: tuple[Any, ...]) -> LeaseRow:
 def _holder(row: tuple[Any, ...]) -> HolderRow:
     values = (*row[:7], bool(row[7]))
     return HolderRow(*values)
-
-
-def _entries(tx: Transaction) -> Iterator[EntryRow]:
-    after = (-1, -1)
-    while True:
-        rows = tx.rows(
-            "SELECT holder, attempt, told FROM entries WHERE (holder, attempt) > (?, ?) "
-            "ORDER BY holder, attempt LIMIT ?",
-            *after,
-            _PAGE,
-        )
-        yield from (_entry.decode(told) for _, _, told in rows)
-        if len(rows) < _PAGE:
-            return
-        after = rows[-1][:2]
-
-
-def _chain(tx: Transaction) -> Iterator[ReceiptRow]:
-    after = 0
-    while True:
-        rows = tx.rows(f"{_SELECT_RECEIPT} WHERE seq > ? ORDER BY seq LIMIT ?", after, _PAGE)
-        yield from (ReceiptRow(*row) for row in rows)
-        if len(rows) < _PAGE:
-            return
-        after = rows[-1][0]

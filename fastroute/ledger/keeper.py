@@ -17,6 +17,7 @@ from fastroute.errors import StoreCorrupt, StoreError
 from fastroute.ledger.book import Book, BrokenBooks, Recalls, Refused, Scarce
 from fastroute.ledger.journal import JournalDamaged, JournalError
 from fastroute.ledger.parties import Desk, Grave, Journals, Letter, Now, Post, Reading, Seal, Shelf
+from fastroute.ledger.piles import Receipts
 from fastroute.ledger.protocol import (
     Answered,
     Ask,
@@ -36,6 +37,7 @@ from fastroute.ledger.store import Changes, HolderRow, ReceiptRow
 REFRESH_MS: Final = 1000  # how often a worker reports at least
 LEASE_MS: Final = 120_000  # how long a worker may spend what it has, unheard; it returns nothing
 TURN_RECORDS: Final = 4096  # of all journals in one turn: what takes longer would keep an asker waiting
+PIECE_RECORDS: Final = 192  # that are taken in at a time: what is made of them fits the nearer caches
 RECALL_MS: Final = 100  # how long an urgent question waits for what others do not use
 SWEEP_MS: Final = 200
 TICK_MS: Final = 1000
@@ -85,7 +87,8 @@ class Keeper:
         self._book: Book | None = None
         self._desk = desk()
         self._notes: dict[str, bytes] = {}  # as they were loaded
-        self._last: ReceiptRow | None = None
+        self._last: ReceiptRow | None = None  # the newest that was sealed
+        self._receipts = Receipts()  # sealed since the last commit
         self._last_account = 0  # the newest that was ever committed
         self._rows: dict[int, HolderRow] = {}  # live workers as they were loaded or said hello
         self._readers: dict[int, Reading] = {}
@@ -359,7 +362,7 @@ class Keeper:
             wall = self._walls.get(holder)
             if wall == before:
                 break
-            limit = 1 if wall is not None else TURN_RECORDS if most is None else most - done
+            limit = 1 if wall is not None else PIECE_RECORDS if most is None else min(most - done, PIECE_RECORDS)
             try:
                 found = reader.read(limit)
             except JournalDamaged as error:
@@ -382,6 +385,7 @@ class Keeper:
                 self._wall(holder, before, book.progress)
                 self._give_up(holder, f"the journal of this life contradicts the books: {error}")
                 raise _Contradiction from error
+            self._seal_up(book)
             done += len(found)
         self._unread.discard(holder)
         if done:
@@ -462,6 +466,7 @@ class Keeper:
     def _forget(self) -> None:
         """Throw the book away with everything that only it knew."""
         self._book = None
+        self._receipts = Receipts()
         for reader in self._readers.values():
             reader.close()
         self._readers.clear()
@@ -471,21 +476,24 @@ class Keeper:
             grave.close()
         self._graves.clear()
 
+    def _seal_up(self, book: Book) -> None:
+        """Make receipts of what has ended, and keep the bytes alone of them and of what was entered."""
+        if self._seal is not None and book.finished:
+            rows = self._seal(book, book.finished, self._last)
+            self._receipts.add(rows)
+            self._last = rows[-1] if rows else self._last
+        book.finished.clear()
+        book.pile_up()
+
     def _commit(self, book: Book, notes: dict[str, bytes | None]) -> bool:
         """Seal receipts, commit, and then remove what is needed no more; True when anything was written."""
-        last = self._last
-        receipts: list[ReceiptRow] = []
-        if self._seal is not None and book.finished:
-            receipts = self._seal(book, book.finished, last)
-            last = receipts[-1] if receipts else last
-        book.finished.clear()
+        self._seal_up(book)
         changes = book.take()
-        changes.receipts = receipts
+        changes.receipts, self._receipts = self._receipts, Receipts()
         changes.records.update(self._desk.take())
         changes.notes.update(notes)
         changes.notes.update({f"{KEPT}{holder}": b"1" for holder in self._graves if holder in self._walls})
         self._store.commit(changes)
-        self._last = last
         self.changed = self._is_news(changes)
         for holder, reader in self._readers.items():
             position = reader.segment, reader.offset

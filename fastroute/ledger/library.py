@@ -49,7 +49,7 @@ class Snapshot(Struct, frozen=True):
     holders: list[HolderRow]  # the dead ones too
     open: list[OpenRow]
     usage: list[UsageDelta]
-    entries: Iterator[EntryRow]  # by holder and attempt
+    entries: Iterator[EntryRow]  # as they were told
     receipts: Iterator[ReceiptRow]  # by seq
 
 

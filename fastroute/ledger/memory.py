@@ -68,8 +68,9 @@ class Memory:
         )
 
     def commit(self, changes: Changes) -> None:
+        entries, receipts = list(changes.entries), list(changes.receipts)
         # What could refuse comes first: after a fault nothing of it may be kept.
-        self._refuse_doubles(changes)
+        self._refuse_doubles(changes, entries, receipts)
         self._accounts.update(changes.accounts)
         self._budgets.update(changes.budgets)
         self._windows.update(changes.windows)
@@ -78,20 +79,22 @@ class Memory:
         _replace(self._open, changes.open)
         _replace(self._records, changes.records)
         _replace(self._notes, changes.notes)
-        self._entries.update({(row.holder, row.attempt): row for row in changes.entries})
-        self._receipts.update({row.seq: row for row in changes.receipts})
+        self._entries.update({(row.holder, row.attempt): row for row in entries})
+        self._receipts.update({row.seq: row for row in receipts})
         for delta in changes.usage:
             key = (delta.account, delta.day, delta.model)
             had = self._usage.get(key)
             self._usage[key] = delta if had is None else _sum(had, delta)
 
-    def _refuse_doubles(self, changes: Changes) -> None:
-        attempts = [(row.holder, row.attempt) for row in changes.entries]
+    def _refuse_doubles(self, changes: Changes, entries: list[EntryRow], receipts: list[ReceiptRow]) -> None:
+        attempts = [(row.holder, row.attempt) for row in entries]
         if len({*attempts}) < len(attempts) or any(key in self._entries for key in attempts):
             raise StoreError("an attempt is told a second time")
-        seqs = [row.seq for row in changes.receipts]
-        if len({*seqs}) < len(seqs) or self._receipts.keys() & {*seqs}:
-            raise StoreError("two receipts have one place in the chain")
+        last = next(reversed(self._receipts), 0)
+        for row in receipts:
+            if row.seq <= last:
+                raise StoreError(f"receipt {row.seq} cannot follow receipt {last}")
+            last = row.seq
         if changes.accounts:
             accounts = (self._accounts | changes.accounts).values()
             digests = [row.digest for row in accounts if row.digest is not None]
@@ -173,7 +176,7 @@ class Memory:
             holders=_by_id(self._holders.values()),
             open=[row for _, row in sorted(self._open.items())],
             usage=[row for _, row in sorted(self._usage.items())],
-            entries=iter([row for _, row in sorted(self._entries.items())]),
+            entries=iter(list(self._entries.values())),
             receipts=iter(self._in_chain()),
         )
 

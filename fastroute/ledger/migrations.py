@@ -6,17 +6,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
+from msgspec import json
+
 from fastroute.errors import StoreError
+from fastroute.ledger import leaves
+from fastroute.ledger.store import EntryRow, ReceiptRow
+
+_MOVED = 4096  # rows that are in memory at a time
 
 
-class Statements(Protocol):
+class Statements(leaves.Statements, Protocol):
     """What a migration may do: statements inside the transaction it was handed."""
 
     def run(self, sql: str, *values: Any) -> int: ...
-
-    def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]: ...
 
 
 class Migration(NamedTuple):
@@ -304,6 +309,32 @@ def _lighter_receipts(tx: Statements) -> None:
     tx.run("DROP INDEX receipts_by_request")
 
 
+def _leaves(tx: Statements) -> None:
+    """Entries and receipts by the leaf, which `leaves` reads and writes; those that are there move."""
+    # `told` has a bit for each attempt whose entry is there.
+    for table, columns in (
+        ("entry_leaves", "number INTEGER PRIMARY KEY, count INTEGER NOT NULL, entries TEXT NOT NULL"),
+        ("receipt_leaves", "first INTEGER PRIMARY KEY, count INTEGER NOT NULL, receipts BLOB NOT NULL"),
+    ):
+        tx.run(f"CREATE TABLE {table} ({columns}) STRICT")
+    for table, columns in (
+        ("entry_names", "name TEXT NOT NULL, leaf INTEGER NOT NULL, PRIMARY KEY (name, leaf)"),
+        ("receipt_names", "name TEXT NOT NULL, leaf INTEGER NOT NULL, PRIMARY KEY (name, leaf)"),
+        ("receipt_accounts", "account INTEGER NOT NULL, leaf INTEGER NOT NULL, PRIMARY KEY (account, leaf)"),
+        ("told", "holder INTEGER NOT NULL, block INTEGER NOT NULL, bits BLOB NOT NULL, PRIMARY KEY (holder, block)"),
+    ):
+        tx.run(f"CREATE TABLE {table} ({columns}) STRICT, WITHOUT ROWID")
+    entries = (json.decode(told, type=EntryRow) for (told,) in tx.each("SELECT told FROM entries"))
+    while some := list(islice(entries, _MOVED)):
+        leaves.add_entries(tx, some)
+    columns = ", ".join(ReceiptRow.__struct_fields__)
+    receipts = (ReceiptRow(*row) for row in tx.each(f"SELECT {columns} FROM receipts ORDER BY seq"))  # noqa: S608
+    while some_receipts := list(islice(receipts, _MOVED)):
+        leaves.add_receipts(tx, some_receipts)
+    tx.run("DROP TABLE entries")
+    tx.run("DROP TABLE receipts")
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "registry", _registry),
     Migration(2, "books", _books),
@@ -311,6 +342,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(4, "gguf", _gguf),
     Migration(5, "preferences", _preferences),
     Migration(6, "lighter receipts", _lighter_receipts),
+    Migration(7, "leaves", _leaves),
 )
 LATEST = len(MIGRATIONS)
 assert [migration.number for migration in MIGRATIONS] == list(range(1, LATEST + 1)), "numbered 1, 2, 3 ..."

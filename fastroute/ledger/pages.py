@@ -21,6 +21,7 @@ from fastroute.ledger.balances import (
     OpenRequest,
     Window,
 )
+from fastroute.ledger.piles import Entries
 from fastroute.ledger.store import AccountRow, BudgetRow, Changes, EntryRow, OpenRow, State, UsageDelta, WindowRow
 from fastroute.ledger.windows import window_at
 
@@ -57,6 +58,7 @@ class Pages:
         self._changed_holders: set[Holder] = set()
         self._changed_requests: set[Underway] = set()
         self._entries: list[EntryRow] = []
+        self._piled = Entries()
         # (account, day, model) -> requests, attempts, input tokens, output tokens, microdollars
         self._usage: dict[tuple[int, int, str], list[int]] = {}
         self._desk_entries_before = self._desk_entries
@@ -137,6 +139,7 @@ class Pages:
             elif underway.kept and key not in requests:
                 requests[key] = None
             underway.kept = open_
+        self.pile_up()
         changes = Changes(
             accounts={account.row.id: account.row for account in self._changed_accounts},
             budgets={budget.row.id: budget.row for budget in self._changed_budgets},
@@ -144,7 +147,7 @@ class Pages:
             leases={(lease.window.id, lease.holder.id): lease.row() for lease in self._changed_leases},
             holders=holders,
             open=requests,
-            entries=self._entries,
+            entries=self._piled,
             usage=[
                 UsageDelta(account, _day(day), model, *counts) for (account, day, model), counts in self._usage.items()
             ],
@@ -216,7 +219,13 @@ class Pages:
 
     def entered(self, request: str) -> list[EntryRow]:
         """The entries of that request which are not handed over yet."""
-        return [entry for entry in self._entries if entry.request == request]
+        self.pile_up()
+        return self._piled.of(request)
+
+    def pile_up(self) -> None:
+        """Keep the bytes of what was entered, and let go of the rows."""
+        self._piled.add(self._entries)
+        self._entries.clear()
 
     # Rows join and leave.
 

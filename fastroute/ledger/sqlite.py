@@ -35,11 +35,12 @@ _SEED_TABLES = {"models", "agents"}  # what an inference router's database holds
 class Transaction:
     """Statements inside one transaction; it is of no use once its `with` block has ended."""
 
-    __slots__ = ("_connection", "_live", "_store")
+    __slots__ = ("_connection", "_cursors", "_live", "_store")
 
     def __init__(self, store: Store, connection: sqlite3.Connection) -> None:
         self._store = store
         self._connection = connection
+        self._cursors: list[sqlite3.Cursor] = []  # that somebody may still be reading
         self._live = True
 
     def run(self, sql: str, *values: Value) -> int:
@@ -62,6 +63,23 @@ class Transaction:
         except sqlite3.Error as error:
             raise self._store._fault(error) from error
 
+    def each(self, sql: str, *values: Value) -> Iterator[tuple[Any, ...]]:
+        """The rows of a query, read as they are asked for."""
+        cursor = self._execute(sql, values)
+        self._cursors.append(cursor)
+        return self._fetched(cursor)
+
+    def _fetched(self, cursor: sqlite3.Cursor) -> Iterator[tuple[Any, ...]]:
+        while True:
+            assert self._live, "the transaction has ended"
+            try:
+                row = cursor.fetchone()
+            except sqlite3.Error as error:
+                raise self._store._fault(error) from error
+            if row is None:
+                return
+            yield row
+
     def row(self, sql: str, *values: Value) -> tuple[Any, ...] | None:
         """The first row of a query, if there is one."""
         rows = self.rows(sql, *values)
@@ -73,6 +91,11 @@ class Transaction:
             return self._connection.execute(sql, values)
         except sqlite3.Error as error:
             raise self._store._fault(error) from error
+
+    def _end(self) -> None:
+        self._live = False
+        for cursor in self._cursors:  # a row that was not fetched would hold the view of the database open
+            cursor.close()
 
 
 class Store:
@@ -172,9 +195,10 @@ class Store:
         transaction = Transaction(self, connection)
         try:
             yield transaction
+            transaction._end()
             self._run(connection, "COMMIT")
         finally:
-            transaction._live = False
+            transaction._end()
             if connection.in_transaction:
                 self._run(connection, "ROLLBACK")
 

@@ -6,6 +6,7 @@ such store, memory is another, and all of them pass the same tests.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal, Protocol
 
 from msgspec import Struct
@@ -116,7 +117,7 @@ class OpenRow(Struct, frozen=True):
     body: bytes
 
 
-class ReceiptRow(Struct, frozen=True, gc=False):
+class ReceiptRow(Struct, frozen=True, array_like=True, gc=False):
     """One sealed receipt; `seq` is its place in the chain, from 1 without a gap."""
 
     seq: int
@@ -161,8 +162,8 @@ class Changes(Struct):
     leases: dict[tuple[int, int], LeaseRow] = {}  # (window, holder)
     holders: dict[int, HolderRow] = {}
     open: dict[tuple[int, str], OpenRow | None] = {}  # (holder, request); None is gone
-    entries: list[EntryRow] = []
-    receipts: list[ReceiptRow] = []
+    entries: Collection[EntryRow] = []
+    receipts: Collection[ReceiptRow] = []
     usage: list[UsageDelta] = []
     records: dict[tuple[str, str], RecordRow | None] = {}  # (kind, id); not part of State: read when asked for
     notes: dict[str, bytes | None] = {}  # small facts of the house by name: a boot id, a clean stop; None is gone

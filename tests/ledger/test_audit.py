@@ -204,16 +204,16 @@ def spoiled(tmp_path: Path) -> Store:
         ("UPDATE leases SET released = granted + 1 WHERE holder = 1", "I2: the lease of holder 1"),
         ("UPDATE holders SET live = 0 WHERE live AND kind = 'worker'", "I9: the lease of holder"),
         (
-            "DELETE FROM entries WHERE (holder, attempt) IN (SELECT holder, attempt FROM entries LIMIT 1)",
+            "UPDATE entry_leaves SET entries = json_remove(entries, '$[0]') WHERE number = 1",
             "usage of account",
         ),
         (
-            "UPDATE entries SET told = json_set(told, '$[6][0]', 1 + told ->> '$[6][0]', '$[7]', 'exact') "
-            "WHERE told ->> '$[6][0]' > 0",
+            "UPDATE entry_leaves SET entries = json_set(entries, '$[0][6][0]', 1 + (entries ->> '$[0][6][0]'), "
+            "'$[0][7]', 'exact') WHERE entries ->> '$[0][6][0]' > 0",
             "I7: attempt",
         ),
         ("UPDATE usage SET microdollars = microdollars + 1", "usage of account"),
-        ("DELETE FROM receipts WHERE seq = 2", "receipts 2 to 2 are missing"),
+        ("DELETE FROM receipt_leaves WHERE first = 2", "receipts 2 to 2 are missing"),
     ],
 )
 def test_it_names_what_was_changed(spoiled: Store, spoil: str, sentence: str) -> None:

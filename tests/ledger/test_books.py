@@ -211,10 +211,18 @@ def test_usage_adds_up(books: Kept) -> None:
         Changes(entries=[entry(attempt=2), entry(attempt=1)]),
         Changes(entries=[entry(attempt=2), entry(attempt=2)]),
         Changes(receipts=[replace(RECEIPT, seq=2), RECEIPT]),
+        Changes(receipts=[RECEIPT]),
         Changes(accounts={2: replace(ACCOUNT, id=2, public_id="k_two")}),
         Changes(accounts={2: replace(ACCOUNT, id=2, digest=b"other")}),
     ],
-    ids=["attempt told again", "attempt told twice", "place in the chain taken", "digest taken", "name taken"],
+    ids=[
+        "attempt told again",
+        "attempt told twice",
+        "chain goes back",
+        "place in the chain taken",
+        "digest taken",
+        "name taken",
+    ],
 )
 def test_what_was_told_once_is_refused_a_second_time_with_all_beside_it(books: Kept, refused: Changes) -> None:
     """I8: no replay can double anything, whatever went wrong before it."""
@@ -308,11 +316,12 @@ def test_expired_documents_are_swept_some_at_a_time(books: Kept) -> None:
 
 
 def test_a_snapshot_is_everything_in_order(books: Kept) -> None:
+    """Entries in the order in which they were told, receipts in that of the chain."""
     books.commit(everything())
     books.commit(Changes(entries=[entry(0, 2), entry(1, 0)], receipts=[replace(RECEIPT, seq=2)]))
     with books.snapshot() as all_:
         assert all_.usage == [UsageDelta(1, "2026-11-21", "m", 1, 2, 3, 4, 5)]
-        assert [(row.holder, row.attempt) for row in all_.entries] == [(0, 2), (1, 0), (1, 1)]
+        assert [(row.holder, row.attempt) for row in all_.entries] == [(1, 1), (0, 2), (1, 0)]
         assert [row.seq for row in all_.receipts] == [1, 2]
 
 
@@ -350,7 +359,10 @@ def changes(draw: Callable[..., object]) -> Changes:
         holders=some(
             st.builds(HolderRow, id=small, kind=st.just("worker"), boot_id=st.just("b"), live=st.booleans()), by_id
         ),
-        entries=[entry(holder, attempt) for holder, attempt in draw(st.lists(st.tuples(small, st.integers(0, 9))))],
+        entries=[
+            entry(holder, attempt)
+            for holder, attempt in draw(st.lists(st.tuples(small, st.integers(0, 9) | st.integers(1020, 1030))))
+        ],
         usage=draw(st.lists(st.builds(UsageDelta, small, st.just("2026-11-21"), st.just("m"), small), max_size=3)),
         receipts=[replace(RECEIPT, seq=seq) for seq in draw(st.lists(st.integers(1, 9), max_size=2))],
     )

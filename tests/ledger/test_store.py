@@ -240,6 +240,19 @@ class TestTransactions:
         with pytest.raises(AssertionError, match="has ended"):
             tx.run("DELETE FROM models")
 
+    def test_rows_that_are_read_one_by_one_hold_nothing_open(self, filled: Path) -> None:
+        """Whoever stops half way does not keep the log of all later writers from being moved into the file."""
+        with Store.open(filled) as store:
+            with store.read() as tx:
+                rows = tx.each("SELECT name FROM models")
+                assert next(rows)
+            with pytest.raises(AssertionError, match="ended"):
+                next(rows)
+            with store.write() as tx:
+                tx.run("DELETE FROM models")
+            with store.read() as tx:
+                assert tx.row("PRAGMA wal_checkpoint(TRUNCATE)") == (0, 0, 0)
+
     def test_threads_share_a_store(self, store: Store) -> None:
         def add(prefix: str) -> None:
             for n in range(10):

@@ -1,10 +1,11 @@
 """What the books know of a request that is over, in the words of its receipt."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from fastroute.ledger.balances import FinishedRequest
 from fastroute.ledger.records import Finish, Send, Settle
-from fastroute.ledger.store import AccountRow
-from fastroute.receipts.told import Particulars
+from fastroute.ledger.store import AccountRow, ReceiptRow
+from fastroute.receipts.told import Particulars, Sealed
 
 class Told:
     """For one batch: accounts and windows are asked for once each.
@@ -17,4 +18,7 @@ class Told:
         account: Callable[[int], AccountRow | None],
         window: Callable[[int], tuple[str, str, str] | None],
     ) -> None: ...
+    def receipts(self, finished: Sequence[FinishedRequest], seal: Callable[[Particulars], Sealed]) -> list[ReceiptRow]:
+        """The receipt of each, as it is stored."""
+
     def particulars(self, finish: Finish, attempts: tuple[tuple[Send, Settle], ...]) -> Particulars: ...

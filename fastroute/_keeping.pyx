@@ -2,10 +2,12 @@
 """What the books know of a request that is over, in the words of its receipt; `_keeping.pyi` is its face."""
 
 from fastroute.domain import Tariff, Usage
+from fastroute.ledger.balances import FinishedRequest
 from fastroute.ledger.records import Finish, Send, Settle
-from fastroute.receipts.told import AttemptLine, Charge, Particulars
+from fastroute.ledger.store import ReceiptRow
+from fastroute.receipts.told import AttemptLine, Charge, Particulars, Sealed
 
-from fastroute._fields cimport at, lay, must_be
+from fastroute._fields cimport at, lay, must_be, offset_of
 
 cdef enum:
     F_REQUEST, F_DECISION, F_SURFACE, F_ASKED, F_ENTRY, F_REASON, F_STATUS, F_STREAM, F_STARTED, F_LATENCY, F_FIRST
@@ -39,7 +41,13 @@ lay(
 )
 lay(SEND, Send, ("attempt", "windows", "reserved", "entry", "model", "lane", "microdollars"))
 lay(SETTLE, Settle, ("basis", "outcome", "status", "charged", "usage", "picodollars", "microdollars", "ms", "tariff"))
-cdef object the_finish = Finish, the_send = Send, the_settle = Settle
+cdef Py_ssize_t FINISHED_FINISH = offset_of(FinishedRequest, "finish")
+cdef Py_ssize_t FINISHED_ATTEMPTS = offset_of(FinishedRequest, "attempts")
+cdef Py_ssize_t SEALED_SEQ = offset_of(Sealed, "seq")
+cdef Py_ssize_t SEALED_ID = offset_of(Sealed, "id")
+cdef Py_ssize_t SEALED_BODY = offset_of(Sealed, "body")
+cdef Py_ssize_t SEALED_LINK = offset_of(Sealed, "link")
+cdef object the_finish = Finish, the_send = Send, the_settle = Settle, the_finished = FinishedRequest, the_sealed = Sealed
 
 
 cdef class Told:
@@ -50,7 +58,27 @@ cdef class Told:
         self.account, self.window = account, window
         self.accounts, self.windows = {}, {}
 
-    def particulars(self, finish, tuple attempts not None):
+    def receipts(self, finished, seal):
+        cdef list rows = []
+        for one in finished:
+            must_be(one, the_finished)
+            finish = at(one, FINISHED_FINISH)
+            sealed = seal(self.particulars(finish, at(one, FINISHED_ATTEMPTS)))
+            must_be(sealed, the_sealed)
+            rows.append(
+                ReceiptRow(
+                    at(sealed, SEALED_SEQ),
+                    at(sealed, SEALED_ID),
+                    at(finish, FINISH[F_REQUEST]),
+                    at(finish, FINISH[F_ACCOUNT]),
+                    at(finish, FINISH[F_STARTED]),
+                    at(sealed, SEALED_BODY),
+                    at(sealed, SEALED_LINK),
+                )
+            )
+        return rows
+
+    cpdef particulars(self, finish, tuple attempts):
         cdef list lines = []
         cdef tuple one, who
         must_be(finish, the_finish)

@@ -124,22 +124,9 @@ class Seals:
         sealer = self._sealer
         if sealer.seq != (0 if last is None else last.seq):  # the last batch was not stored, or it is the first of all
             sealer.seq, sealer.link = (0, GENESIS) if last is None else (last.seq, last.link)
-        told = Told(book.account, book.window)
-        rows = []
-        for one in finished:
-            finish = one.finish
-            sealed = sealer.seal(told.particulars(finish, one.attempts))
-            if self._mirror is not None:
-                # A copy for people: one of a batch that is not stored after all is written once more, and the same.
-                try:
-                    self._mirror.put(sealed.id, sealed.body)
-                except OSError as error:
-                    log.error("receipt %s is in the books and not in its file: %s", sealed.id, error)
-            rows.append(
-                ReceiptRow(
-                    sealed.seq, sealed.id, finish.request, finish.account, finish.started_ms, sealed.body, sealed.link
-                )
-            )
+        rows = Told(book.account, book.window).receipts(finished, sealer.seal)
+        if self._mirror is not None:
+            _copy(rows, self._mirror)
         return rows
 
     def _renew(self) -> None:
@@ -155,3 +142,12 @@ class Seals:
         if keyring is not None:
             self._keyring = keyring
             self._sealer.use(keyring.key, keyring.kid)
+
+
+def _copy(rows: Sequence[ReceiptRow], mirror: Mirror) -> None:
+    """A file of each, for people: one of a batch that is not stored after all is written once more, and the same."""
+    for row in rows:
+        try:
+            mirror.put(row.id, row.body)
+        except OSError as error:
+            log.error("receipt %s is in the books and not in its file: %s", row.id, error)

@@ -14,10 +14,10 @@ from typing import Any, Final
 import msgspec
 
 from fastroute.errors import StoreCorrupt, StoreError
+from fastroute.ledger._piles import Receipts
 from fastroute.ledger.book import Book, BrokenBooks, Recalls, Refused, Scarce
 from fastroute.ledger.journal import JournalDamaged, JournalError
 from fastroute.ledger.parties import Desk, Grave, Journals, Letter, Now, Post, Reading, Seal, Shelf
-from fastroute.ledger.piles import Receipts
 from fastroute.ledger.protocol import (
     Answered,
     Ask,

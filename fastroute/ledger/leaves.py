@@ -1,4 +1,4 @@
-"""Entries and receipts in SQLite: the leaves of `piles`, one row each, and what they are found by.
+"""Entries and receipts in SQLite: the leaves of `_piles`, one row each, and what they are found by.
 
 They are written once and never edited, many in one turn, so none has a row of its own: one with its indexes took three
 times the CPU. What is in a leaf and not meant is read with it and left out.
@@ -13,8 +13,8 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from fastroute.errors import StoreCorrupt, StoreError
-from fastroute.ledger import piles
-from fastroute.ledger.piles import BLOCK, Entries, Receipts, name
+from fastroute.ledger import _piles as piles
+from fastroute.ledger._piles import BLOCK, Entries, Receipts, name
 from fastroute.ledger.store import EntryRow, ReceiptRow
 
 _ENDLESS: Final = 2**63 - 1

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
+from fastroute.ledger._piles import Entries
 from fastroute.ledger._tally import Underway
 from fastroute.ledger.balances import (
     UNLIMITED,
@@ -21,7 +22,6 @@ from fastroute.ledger.balances import (
     OpenRequest,
     Window,
 )
-from fastroute.ledger.piles import Entries
 from fastroute.ledger.store import AccountRow, BudgetRow, Changes, EntryRow, OpenRow, State, UsageDelta, WindowRow
 from fastroute.ledger.windows import window_at
 

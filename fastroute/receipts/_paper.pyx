@@ -7,12 +7,17 @@ that encoder, so that both say the same of whatever they are given.
 """
 
 from base64 import b32encode
-from hashlib import blake2b
+from datetime import UTC, datetime
+from functools import lru_cache
+from hashlib import blake2b, sha256
 
 from msgspec import json
 
+from fastroute.clock import iso
 from fastroute.money import usd_from_picodollars
-from fastroute.receipts.told import AttemptLine, Charge, Particulars
+from fastroute.receipts.canonical import ReceiptError, canonical
+from fastroute.receipts.told import DETAILS_MAX, FORMAT, GENESIS, NAME_MAX, AttemptLine, Charge, Particulars, Sealed
+from fastroute.redaction import clip, scrub, scrub_text
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.long cimport PyLong_AsLongLongAndOverflow
@@ -37,11 +42,14 @@ cdef Py_ssize_t TOLD_ACCOUNT = offset_of(Particulars, "account")
 cdef Py_ssize_t TOLD_ACCOUNT_NAME = offset_of(Particulars, "account_name")
 cdef Py_ssize_t TOLD_ATTEMPTS = offset_of(Particulars, "attempts")
 cdef Py_ssize_t TOLD_DECISION_ID = offset_of(Particulars, "decision_id")
+cdef Py_ssize_t TOLD_DETAILS = offset_of(Particulars, "details")
 cdef Py_ssize_t TOLD_FIRST_CHUNK_MS = offset_of(Particulars, "first_chunk_ms")
 cdef Py_ssize_t TOLD_LATENCY_MS = offset_of(Particulars, "latency_ms")
+cdef Py_ssize_t TOLD_MODEL = offset_of(Particulars, "model")
 cdef Py_ssize_t TOLD_REASON = offset_of(Particulars, "reason")
 cdef Py_ssize_t TOLD_REQUEST_ID = offset_of(Particulars, "request_id")
 cdef Py_ssize_t TOLD_ROUTE_FINAL = offset_of(Particulars, "route_final")
+cdef Py_ssize_t TOLD_STARTED_MS = offset_of(Particulars, "started_ms")
 cdef Py_ssize_t TOLD_STATUS = offset_of(Particulars, "status")
 cdef Py_ssize_t TOLD_STREAM = offset_of(Particulars, "stream")
 cdef Py_ssize_t TOLD_SURFACE = offset_of(Particulars, "surface")
@@ -435,12 +443,88 @@ cdef int hexadecimal(Sheet *sheet, bytes value) except -1:
     return 0
 
 
-def written(told, str name, str kid, str model, details, bytes previous not None, seq, str ts, version, sign):
+class Signer:
+    def __init__(self, bytes key not None):
+        if len(key) > 64:
+            key = sha256(key).digest()
+        key = key.ljust(64, b"\0")
+        self._inner = sha256(bytes([byte ^ 0x36 for byte in key]))
+        self._outer = sha256(bytes([byte ^ 0x5C for byte in key]))
+
+    def sign(self, message):
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(message)
+        outer.update(inner.digest())
+        return outer.digest()
+
+
+cdef class Sealer:
+    cdef readonly object kid
+    cdef public object seq, link
+    cdef public object _sign
+    cdef int64_t second
+    cdef str date
+
+    def __init__(self, key, kid, seq=0, bytes link not None=GENESIS):
+        if seq < 0 or len(link) != LINK or (seq == 0) != (link == GENESIS):
+            raise ReceiptError(f"a chain goes on from a number and the 32 bytes of its link, not from {seq}")
+        self.seq = seq
+        self.link = link
+        self.second = -1
+        self.date = ""
+        self.use(key, kid)
+
+    def use(self, key, kid):
+        self._sign = Signer(key).sign
+        self.kid = kid
+
+    def seal(self, told):
+        must_be(told, the_particulars)
+        seq = self.seq + 1
+        name = receipt_id(at(told, TOLD_REQUEST_ID))
+        model = at(told, TOLD_MODEL)
+        model = shown(model if len(model) <= NAME_MAX else clip(model, NAME_MAX))
+        details = at(told, TOLD_DETAILS)
+        if details:
+            details = fit(details)
+        body, link = written(told, name, self.kid, model, details, self.link, seq, self.ts(at(told, TOLD_STARTED_MS)), self._sign)
+        self.seq = seq
+        self.link = link
+        return Sealed(name, seq, body, link)
+
+    cdef str ts(self, int64_t at_ms):
+        cdef int64_t second = at_ms // 1000
+        if second != self.second:
+            self.date = iso(datetime.fromtimestamp(second, UTC))[:-4]
+            self.second = second
+        return f"{self.date}{at_ms % 1000:03d}Z"
+
+
+@lru_cache(maxsize=1024)
+def shown(name):
+    """The name a caller sent, who may have pasted a key there."""
+    return scrub_text(name)
+
+
+def fit(details):
+    try:
+        length = len(canonical(details))
+        if length > DETAILS_MAX:
+            raise ReceiptError(f"details are at most {DETAILS_MAX} bytes, not {length}")
+    except ReceiptError as error:
+        return {"refused": str(error)}
+    return scrub(details)
+
+
+cdef tuple written(told, str name, str kid, str model, details, bytes previous, seq, str ts, sign):
+    """The receipt's bytes and its signature, which `sign` makes of those without it.
+
+    `model` and `details` are told instead of the particulars' own: nothing in them looks like a key.
+    """
     cdef Sheet sheet
     cdef Py_ssize_t cut, size
     cdef bytes link
     cdef Sum total
-    must_be(told, the_particulars)
     sheet.size = 0
     sheet.room = sizeof(sheet.first)
     sheet.bytes = sheet.first
@@ -449,7 +533,7 @@ def written(told, str name, str kid, str model, details, bytes previous not None
         head(&sheet, told, total, name, kid, model, details, previous, seq)
         say(&sheet, b",")
         cut = sheet.size
-        tail(&sheet, told, total, ts, version)
+        tail(&sheet, told, total, ts, FORMAT)
         link = <bytes?>sign(PyBytes_FromStringAndSize(sheet.bytes, sheet.size))
         if PyBytes_GET_SIZE(link) != LINK:
             raise ValueError(f"a signature has {LINK} bytes, not {PyBytes_GET_SIZE(link)}")

@@ -1,12 +1,17 @@
-"""What a receipt is told of a request that is over."""
+"""What a receipt is told of a request that is over, and what it is when it is sealed."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
 from fastroute.domain import Tariff, Usage
+
+FORMAT: Final = 1
+GENESIS: Final = bytes(32)  # what the first receipt of a chain names as `previous`
+NAME_MAX: Final = 256
+DETAILS_MAX: Final = 256 * 1024
 
 
 class Charge(Struct, frozen=True, gc=False):
@@ -56,3 +61,15 @@ class Particulars(Struct, frozen=True, gc=False):
     first_chunk_ms: int | None
     attempts: tuple[AttemptLine, ...]
     details: dict[str, Any] = {}  # what a policy, a shadow or a cache adds; texts and integers only
+
+
+class Sealed(Struct, frozen=True, gc=False):
+    """One receipt, and its link: the bytes of its signature, which the next one names as `previous`.
+
+    A signature depends on every byte of what it signs, `previous` included, so it serves as the hash of the chain too.
+    """
+
+    id: str
+    seq: int
+    body: bytes
+    link: bytes

@@ -14,9 +14,9 @@ from msgspec.structs import replace
 
 from fastroute.errors import StoreCorrupt, StoreError
 from fastroute.ledger import migrations
+from fastroute.ledger._piles import BLOCK, LEAF, Entries, Receipts
 from fastroute.ledger.books import Books
 from fastroute.ledger.memory import Memory
-from fastroute.ledger.piles import BLOCK, LEAF, Entries, Receipts
 from fastroute.ledger.sqlite import Store
 from fastroute.ledger.store import Changes, EntryRow, ReceiptRow
 

@@ -89,18 +89,32 @@ class Keyed(Served):
     settings = "`fastroute serve --workers 1`, a key under a budget, journal, metrics, receipts, log: everything on"
 
 
-class Compiled(Keyed):
-    name = "fastroute, compiled"
-    settings = "the same with `server.listener: compiled`"
+class TwoBudgets(Served):
+    keys = 2
+    name = "fastroute, two budgets"
+    settings = "the same with a key whose parent has a budget too"
+
+
+class _OnTheCompiled(_Ours):
+    """With our own server in place of Granian."""
 
     def environment(self, place: Path, upstream: int) -> dict[str, str]:
         return super().environment(place, upstream) | {"FASTROUTE_LISTENER": "compiled"}
 
 
-class TwoBudgets(Served):
-    keys = 2
-    name = "fastroute, two budgets"
-    settings = "the same with a key whose parent has a budget too"
+class Compiled(_OnTheCompiled, Keyed):
+    name = "fastroute, compiled"
+    settings = "the same with `server.listener: compiled`"
+
+
+class BareCompiled(_OnTheCompiled, Bare):
+    name = "fastroute, data plane, compiled"
+    settings = f"{Bare.settings}, with `server.listener: compiled`"
+
+
+class TwoBudgetsCompiled(_OnTheCompiled, TwoBudgets):
+    name = "fastroute, two budgets, compiled"
+    settings = f"{TwoBudgets.settings}, and `server.listener: compiled`"
 
 
 def _key(place: Path, name: str, parent: str) -> dict[str, str]:

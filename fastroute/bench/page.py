@@ -165,7 +165,7 @@ def _everything(results: Results) -> str:
 def comparison(results: Results) -> str:
     """The page of `fastroute bench` and of `fastroute bench compare`."""
     noise = results.noise()
-    bounds, came = report.aims(results)
+    bounds, aims = report.aims(results)
     about = [
         [
             each.name,
@@ -181,7 +181,7 @@ def comparison(results: Results) -> str:
         f"<div class=noisy><p>This machine was too noisy for small differences: {escape('; '.join(noise))}.</p></div>"
         if noise
         else "",
-        _chapter("Where it stands", table(*report.standing(results)), table(bounds, came) if came else ""),
+        _chapter("Where it stands", table(*report.standing(results)), table(bounds, aims) if aims else ""),
         _chapter(
             "CPU a request",
             _bars(results, "json", "CPU us a request, whole tree, 0.5 KB, 32 connections", lambda each: each.tree_us),

@@ -10,22 +10,37 @@ import msgspec
 
 from fastroute.bench.results import Results, Sample, Spread
 
-OURS: Final = "fastroute"
-COMPILED: Final = "fastroute, compiled"
 NOTHING: Final = "-"
 
 
+class Rows(msgspec.Struct, frozen=True):
+    """What the rows of one of our servers are called."""
+
+    heading: str
+    whole: str
+    bare: str
+    two_budgets: str
+
+
+GRANIAN: Final = Rows("came", "fastroute", "fastroute, data plane", "fastroute, two budgets")
+COMPILED: Final = Rows("compiled listener", *(f"{name}, compiled" for name in msgspec.structs.astuple(GRANIAN)[1:]))
+
+
 class Aim(msgspec.Struct, frozen=True):
-    """A ratio that should hold, between us and another of the same run."""
+    """What should hold between us and another of the same run: a ratio, or microseconds on top of our own data plane."""
 
     what: str
     peer: str
     phase: str
     bound: float
     at_most: bool = False
+    unit: str = "x"
 
-    def holds(self, ratio: float) -> bool:
-        return ratio <= self.bound if self.at_most else ratio >= self.bound
+    def holds(self, came: float) -> bool:
+        return came <= self.bound if self.at_most else came >= self.bound
+
+    def __str__(self) -> str:
+        return f"{self.what}, beside {self.peer}" if self.peer else self.what
 
     @property
     def sign(self) -> str:
@@ -36,6 +51,9 @@ WORKER: Final = "CPU of the worker a request"
 THROUGHPUT: Final = "requests a CPU second"
 EVENTS: Final = "events a CPU second"
 ADDED: Final = "added p50 at 200 a second"
+MONEY: Final = "CPU of the worker that money adds to a request"
+BOOKS: Final = "CPU of the bookkeeper a request"
+STEADY: Final = "steady"
 
 AIMS: Final = (
     Aim(WORKER, "constant", "json", 1.8, at_most=True),
@@ -49,20 +67,30 @@ AIMS: Final = (
     Aim(EVENTS, "vllm-router", "burst", 1.5),
     Aim(EVENTS, "nginx", "burst", 0.6),
     Aim(ADDED, "envoy", "rate", 1.5, at_most=True),
+    Aim(MONEY, "", STEADY, 25, at_most=True, unit=" us"),
+    Aim(BOOKS, "", STEADY, 25, at_most=True, unit=" us"),
 )
 
 
-def ratio(results: Results, aim: Aim, name: str = OURS) -> float | None:
-    """What came of an aim, of medians; None when one of the two was not measured."""
+def came(results: Results, aim: Aim, rows: Rows = GRANIAN) -> float | None:
+    """What came of an aim, of medians; None when what it is between was not measured."""
+    if aim.what == BOOKS:
+        books = results.spread(rows.two_budgets, aim.phase, lambda each: each.beside_us)
+        return books.middle if books else None
+    if aim.what == MONEY:
+        whole, bare = (
+            results.spread(name, aim.phase, lambda each: each.worker_us) for name in (rows.two_budgets, rows.bare)
+        )
+        return whole.middle - bare.middle if whole and bare else None
     if aim.what == ADDED:
-        ours, theirs = (results.added_ms(each, aim.phase, 500) for each in (name, aim.peer))
+        ours, theirs = (results.added_ms(each, aim.phase, 500) for each in (rows.whole, aim.peer))
         return ours.middle / theirs.middle if ours and theirs and theirs.middle > 0 else None
     value: Callable[[Sample], float | None] = {
         WORKER: lambda each: each.worker_us,
         THROUGHPUT: lambda each: each.tree_us,
         EVENTS: lambda each: each.event_us,
     }[aim.what]
-    ours, theirs = (results.spread(each, aim.phase, value) for each in (name, aim.peer))
+    ours, theirs = (results.spread(each, aim.phase, value) for each in (rows.whole, aim.peer))
     if not ours or not theirs:
         return None
     return ours.middle / theirs.middle if aim.at_most else theirs.middle / ours.middle
@@ -110,7 +138,7 @@ def _added(phase: str, per_mille: int, which: str = "latency") -> Callable[[Resu
     def told(results: Results, name: str) -> str:
         if name == "direct":
             quantile = results.spread(name, phase, lambda each: getattr(each.told, which).quantile_ms(per_mille))
-            return f"({spread(quantile)})"
+            return NOTHING if quantile is None else f"({spread(quantile)})"
         return spread(results.added_ms(name, phase, per_mille, which), "+")
 
     return told
@@ -135,29 +163,35 @@ STANDING: Final[tuple[Column, ...]] = (
     ("each event ms", _added("paced", 500, "late")),
     ("JSON bytes kept", lambda results, name: kept(results, name, "json")),
     ("SSE bytes kept", lambda results, name: kept(results, name, "burst")),
+    ("worker us/request at a steady rate", _value(STEADY, lambda each: each.worker_us)),
+    ("beside it", _value(STEADY, lambda each: each.beside_us)),
     ("memory, first 200", _about),
 )
 
 
 def standing(results: Results) -> tuple[list[str], list[list[str]]]:
-    """The one table: a head and a row for each subject."""
-    head = ["", *(name for name, _ in STANDING)]
-    return head, [[each.name, *(tell(results, each.name) for _, tell in STANDING)] for each in results.subjects]
+    """The one table: a head and a row for each subject, of what was measured of anybody."""
+    columns = [(name, [tell(results, each.name) for each in results.subjects]) for name, tell in STANDING]
+    told = [(name, cells) for name, cells in columns if any(cell != NOTHING for cell in cells)]
+    rows = [[each.name, *(cells[place] for _, cells in told)] for place, each in enumerate(results.subjects)]
+    return ["", *(name for name, _ in told)], rows
 
 
 def aims(results: Results) -> tuple[list[str], list[list[str]]]:
     """What is aimed at beside what came, for those that were measured, on either server of ours."""
-    servers = [name for name in (OURS, COMPILED) if results.of(name, "json")]
-    rows = []
-    for aim in AIMS:
-        row = []
-        for name in servers:
-            came = ratio(results, aim, name)
-            row += [NOTHING, NOTHING] if came is None else [f"{number(came)}x", "yes" if aim.holds(came) else "no"]
-        if any(cell != NOTHING for cell in row):
-            rows.append([f"{aim.what}, beside {aim.peer}", f"{aim.sign} {aim.bound:g}x", *row])
-    words = {OURS: "came", COMPILED: "compiled listener"}
-    return ["aim", "bound", *(word for name in servers for word in (words[name], "holds"))], rows
+    found = {rows.heading: [came(results, aim, rows) for aim in AIMS] for rows in (GRANIAN, COMPILED)}
+    servers = {heading: values for heading, values in found.items() if any(value is not None for value in values)}
+    lines = []
+    for aim, *values in zip(AIMS, *servers.values(), strict=True):
+        cells: list[str] = []
+        for value in values:
+            if value is None:
+                cells += [NOTHING, NOTHING]
+            else:
+                cells += [f"{number(value)}{aim.unit}", "yes" if aim.holds(value) else "no"]
+        if any(cell != NOTHING for cell in cells):
+            lines.append([str(aim), f"{aim.sign} {aim.bound:g}{aim.unit}", *cells])
+    return ["aim", "bound", *(word for heading in servers for word in (heading, "holds"))], lines
 
 
 def faults(results: Results) -> list[str]:
@@ -235,10 +269,10 @@ def told(results: Results, *, markdown: bool = False) -> str:
         if len(rows) > _ROOM:
             rows = [[_RANGE.sub("", cell) for cell in row] for row in rows]
         parts.append(text_table(*turned(head, rows)))
-    bounds, came = aims(results)
-    if came:
-        parts.append((markdown_table if markdown else text_table)(bounds, came))
-    beside = results.spread(OURS, "json", lambda each: each.beside_us)
+    bounds, lines = aims(results)
+    if lines:
+        parts.append((markdown_table if markdown else text_table)(bounds, lines))
+    beside = results.spread(GRANIAN.whole, "json", lambda each: each.beside_us)
     if beside:
         parts.append(f"beside the worker, its bookkeeper and supervisor take {spread(beside)} us of CPU a request")
     parts += [*held_back(results), *faults(results)]

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from fastroute import __version__
-from fastroute.bench import traffic
+from fastroute.bench import report, traffic
 from fastroute.bench.load import Load, Order, loading
 from fastroute.bench.machine import Cores, Machine, busy_ns, cpu_ns, pss_kib, tree
 from fastroute.bench.peers import Peer
@@ -53,6 +53,11 @@ def whole(seconds: float) -> list[Phase]:
         Phase(name="rate-20", rate=20, seconds=2 * seconds),
         Phase(name="paced", stream=True, pace=PACE, rate=32, connections=256, seconds=2 * seconds),
     ]
+
+
+def steady(rate: float, seconds: float) -> list[Phase]:
+    """One rate that every subject is far from being full at, so that what a request costs is what it takes."""
+    return [Phase(name=report.STEADY, rate=rate, connections=64, seconds=seconds)]
 
 
 def length_s(phases: Sequence[Phase], subjects: int, rounds: int) -> float:

@@ -150,6 +150,17 @@ def compare(
         _run("compare", peers, wish, homes, given, upstream_port, missing)
 
 
+@command.command("money")
+@click.option("--rate", type=click.FloatRange(1, 100_000), default=5000, show_default=True, help="Requests a second.")
+@_options
+def money(rate: float, wish: Wish) -> None:
+    """Show what keys, two budgets, journal, metrics and receipts add to a request at a fixed rate."""
+    with _ended_well():
+        from fastroute.bench.own import Bare, BareCompiled, TwoBudgets, TwoBudgetsCompiled
+
+        _run("money", [Bare(), TwoBudgets(), BareCompiled(), TwoBudgetsCompiled()], wish, home(), rate=rate)
+
+
 @command.command("scale")
 @click.option(
     "--full", is_flag=True, help="Run ten million receipts and 50,000 keys through, which takes an hour and 15 GB."
@@ -185,12 +196,16 @@ def _run(
     given: Sequence[Subject] = (),
     upstream_port: int = 0,
     missing: dict[str, str] | None = None,
+    rate: float | None = None,
 ) -> None:
     from fastroute.bench import page, report
     from fastroute.bench import rounds as running
 
     each = wish.seconds or (1.0 if wish.quick else 3.0)
-    phases: list[Phase] = running.quick(each) if wish.quick else running.whole(each)
+    if rate is not None:
+        phases: list[Phase] = running.steady(rate, each)
+    else:
+        phases = running.quick(each) if wish.quick else running.whole(each)
     times = wish.rounds or (2 if wish.quick else 3)
     expected = running.length_s(phases, len(peers) + len(given) + 1, times)
     steps = (len(peers) + len(given) + 1) * len(phases) * times

@@ -45,6 +45,19 @@ def test_quick_measures_and_says_where_it_stands(tmp_path):
     assert "<svg" in raw.with_suffix(".html").read_text()
 
 
+def test_money_tells_what_it_adds_on_either_server(tmp_path):
+    words = ["money", "--rate", "300", "--seconds", "0.2", "--rounds", "1", "--out", "out"]
+    done = subprocess.run(
+        [*COMMAND, *words], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"CPU of the bookkeeper a request +<= 25 us( +\d\S* us +(yes|no)){2}$", done.stdout, re.MULTILINE)
+    assert re.search(r"that money adds to a request +<= 25 us( +-?\d\S* us +(yes|no)){2}$", done.stdout, re.MULTILINE)
+    [raw] = (tmp_path / "out").glob("money-*.json")
+    found = json.loads(raw.read_text())
+    assert not any(each["told"]["wrong_status"] or each["told"]["lost"] for each in found["samples"])
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
 def test_nothing_outlives_it(tmp_path, how):
     if how != signal.SIGINT and not os.environ.get("FASTROUTE_TORTURE"):

@@ -14,7 +14,7 @@ from fastroute.bench.load import Told
 from fastroute.bench.machine import Machine
 from fastroute.bench.plots import Bar, bars, lines
 from fastroute.bench.results import About, Phase, Results, Sample, sequence
-from fastroute.bench.rounds import quick
+from fastroute.bench.rounds import quick, steady
 
 MACHINE = Machine(cpu="A <fast> one", cores=2, memory_gib=24.0, system="Linux 6", python="3.11.7", load=(0.1, 0.1, 0.1))
 PHASES = quick(1.0)
@@ -45,11 +45,13 @@ def told(ms: float, *, answers: int = 1000, events: int = 0, **fields) -> Told:
     )
 
 
-def results(us: dict[str, float], *, other: float = 0.0, rounds: int = 3, **fields) -> Results:
+def results(
+    us: dict[str, float], *, other: float = 0.0, rounds: int = 3, phases: list[Phase] = PHASES, beside=0.0, **fields
+) -> Results:
     """Subjects by what a request costs them; each is as late as it is dear."""
     samples = []
     for name, cost in {"direct": 0.0, **us}.items():
-        for phase in PHASES:
+        for phase in phases:
             for number in range(rounds):
                 jitter = 1 + 0.02 * (number - 1)
                 tree = round(1000 * cost * 1000 * jitter)
@@ -60,7 +62,7 @@ def results(us: dict[str, float], *, other: float = 0.0, rounds: int = 3, **fiel
                         round=number,
                         told=told(1 + cost / 100, events=23_000 if phase.stream else 0, **fields),
                         worker_ns=tree or None,
-                        tree_ns=tree or None,
+                        tree_ns=tree + round(1e6 * beside) or None,
                         pss_kib=40_960,
                         other_cores=other,
                     )
@@ -73,7 +75,7 @@ def results(us: dict[str, float], *, other: float = 0.0, rounds: int = 3, **fiel
         machine=MACHINE,
         shared_core=False,
         rounds=rounds,
-        phases=PHASES,
+        phases=phases,
         subjects=abouts,
         samples=samples,
         missing={"envoy": "is not installed"},
@@ -102,6 +104,20 @@ def test_aims_are_told_of_both_servers():
         "0.38x",
         "yes",
     ]
+
+
+def test_what_money_adds_is_told_at_a_steady_rate_and_of_two_budgets():
+    ours = {"fastroute, data plane": 100.0, "fastroute, two budgets": 112.0, "fastroute, two budgets, compiled": 90.0}
+    found = results(ours, phases=steady(5000, 1.0), beside=30.0)
+    _, rows = report.aims(found)
+    assert {row[0]: row[1:] for row in rows} == {
+        report.MONEY: ["<= 25 us", "12.0 us", "yes", "-", "-"],
+        report.BOOKS: ["<= 25 us", "30.0 us", "no", "30.0 us", "no"],
+    }
+    text = report.told(found)
+    assert "requests/s  " not in text  # what nobody was measured in is no column
+    assert re.search(r"beside it +- +30\.0 +30\.0 +30\.0", text)
+    assert report.MONEY in page.comparison(found)
 
 
 def test_added_is_compared_within_each_round():

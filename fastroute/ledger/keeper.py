@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -37,7 +37,6 @@ from fastroute.ledger.store import Changes, HolderRow, ReceiptRow
 REFRESH_MS: Final = 1000  # how often a worker reports at least
 LEASE_MS: Final = 120_000  # how long a worker may spend what it has, unheard; it returns nothing
 TURN_RECORDS: Final = 4096  # of all journals in one turn: what takes longer would keep an asker waiting
-PIECE_RECORDS: Final = 192  # that are taken in at a time: what is made of them fits the nearer caches
 RECALL_MS: Final = 100  # how long an urgent question waits for what others do not use
 SWEEP_MS: Final = 200
 TICK_MS: Final = 1000
@@ -69,6 +68,8 @@ class _Contradiction(Exception):
 class Keeper:
     """Owns the book; whoever owns the keeper owns the store."""
 
+    PIECE: ClassVar = 192  # records that are taken in at a time: what is made of them fits the nearer caches
+
     def __init__(
         self,
         store: Shelf,
@@ -92,7 +93,8 @@ class Keeper:
         self._last_account = 0  # the newest that was ever committed
         self._rows: dict[int, HolderRow] = {}  # live workers as they were loaded or said hello
         self._readers: dict[int, Reading] = {}
-        self._applied: dict[int, tuple[int, int]] = {}  # where each reader stood at the last commit
+        self._reached: dict[int, tuple[int, int]] = {}  # up to where records were taken in since the last commit
+        self._applied: dict[int, int] = {}  # the segment that each was in at the last commit
         self._walls: dict[int, tuple[int, int]] = {}  # where a journal cannot be followed any further
         self._over: dict[int, str] = {}  # lives that are not followed any more, though they go on; and why
         self._untold: set[int] = set()  # of those, who has not heard of it
@@ -344,7 +346,7 @@ class Keeper:
     def _follow(self, holder: int, segment: int, offset: int) -> None:
         reader = self._journals.open(holder, segment, offset)
         self._readers[holder] = reader
-        self._applied[holder] = reader.segment, reader.offset
+        self._applied[holder] = reader.segment
 
     def _read_all(self, book: Book, now: Now, *, everything: bool = False) -> bool:
         """Apply what the journals of the living hold; True when there may be more than one turn takes."""
@@ -357,12 +359,13 @@ class Keeper:
     def _read(self, book: Book, holder: int, now: Now, most: int | None) -> int:
         reader = self._readers[holder]
         done = 0
-        while most is None or done < most:
+        unread = False
+        while True:
             before = reader.segment, reader.offset
             wall = self._walls.get(holder)
-            if wall == before:
+            if wall == before or done == most:
                 break
-            limit = 1 if wall is not None else PIECE_RECORDS if most is None else min(most - done, PIECE_RECORDS)
+            limit = 1 if wall is not None else self.PIECE if most is None else min(most - done, self.PIECE)
             try:
                 found = reader.read(limit)
             except JournalDamaged as error:
@@ -375,7 +378,8 @@ class Keeper:
                 if holder not in self._unread:
                     log.error("the journal of holder %d cannot be read and is tried again: %s", holder, error)
                 self._unread.add(holder)
-                return done
+                unread = True
+                break
             if not found:
                 break
             try:
@@ -387,9 +391,12 @@ class Keeper:
                 raise _Contradiction from error
             self._seal_up(book)
             done += len(found)
-        self._unread.discard(holder)
+        if not unread:
+            self._unread.discard(holder)
         if done:
-            book.applied(holder, reader.segment, reader.offset)
+            # Not where the reader stands: one that could not go on may have moved already.
+            book.applied(holder, *before)
+            self._reached[holder] = before
         return done
 
     def _wall(self, holder: int, start: tuple[int, int], count: int) -> None:
@@ -471,6 +478,7 @@ class Keeper:
             reader.close()
         self._readers.clear()
         self._applied.clear()
+        self._reached.clear()
         self._rows.clear()
         for grave in self._graves.values():
             grave.close()
@@ -495,11 +503,11 @@ class Keeper:
         changes.notes.update({f"{KEPT}{holder}": b"1" for holder in self._graves if holder in self._walls})
         self._store.commit(changes)
         self.changed = self._is_news(changes)
-        for holder, reader in self._readers.items():
-            position = reader.segment, reader.offset
-            if position[0] > self._applied[holder][0]:
-                reader.drop_before(position[0])
-            self._applied[holder] = position
+        for holder, (segment, _) in self._reached.items():
+            if segment > self._applied[holder]:
+                self._readers[holder].drop_before(segment)
+            self._applied[holder] = segment
+        self._reached.clear()
         for holder, grave in self._graves.items():
             self._readers.pop(holder).close()
             self._applied.pop(holder)

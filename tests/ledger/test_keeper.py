@@ -7,12 +7,13 @@ import pytest
 
 from fastroute.errors import StoreCorrupt, StoreError
 from fastroute.ledger import records
-from fastroute.ledger.keeper import BACKOFF_MS, RECALL_MS, SWEEP_MS, TICK_MS, UNAVAILABLE
+from fastroute.ledger.journal import JournalError
+from fastroute.ledger.keeper import BACKOFF_MS, RECALL_MS, SWEEP_MS, TICK_MS, UNAVAILABLE, Keeper
 from fastroute.ledger.memory import Memory
 from fastroute.ledger.protocol import Answered, Ask, Hello, Known, LeaseAnswer, Over, Recall, Refreshed, Who
 from fastroute.ledger.records import FINISH, SETTLE, Finish, Stop
-from fastroute.ledger.store import Changes, RecordRow, State
-from tests.ledger.keeper_kit import NOON, House, send, settle
+from fastroute.ledger.store import Changes, EntryRow, RecordRow, State
+from tests.ledger.keeper_kit import NOON, House, PaperReader, send, settle
 
 
 @pytest.fixture
@@ -61,6 +62,43 @@ def test_effects_of_records_and_how_far_they_were_read_are_one_commit(
     assert house.store.counts().entries == 3
     assert [row.seq for row in house.store.chain()] == [1, 2, 3]
     assert house.store.usage(account, days=1, now_ms=NOON)[0].requests == 3
+
+
+@pytest.mark.parametrize("fault", ["once", "for long"])
+@pytest.mark.parametrize("place", range(0, 12, 2))
+def test_what_was_read_before_a_fault_of_the_disk_is_stored_with_its_place(
+    house: House, worker: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch, place: int, fault: str
+) -> None:
+    """A turn takes its records in pieces; whichever of them cannot be read, those before it are applied once."""
+    holder, account, window = worker
+    monkeypatch.setattr(Keeper, "PIECE", 2)
+    for n in range(1, 5):
+        house.request(holder, n, account, window, 7, 7 * n)
+    read, faults = PaperReader.read, []
+
+    def faulty(self: PaperReader, limit: int = 4096) -> list[tuple[int, bytes]]:
+        if self.offset >= place and (fault == "for long" or not faults):
+            faults.append(self.offset)
+            raise JournalError("a bad block")
+        return read(self, limit)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PaperReader, "read", faulty)
+        house.turn()
+        assert faults == [place]
+        [row] = house.store.load().holders
+        assert row.offset == place
+        house.open()
+    house.turn()
+    [row], [lease] = house.store.load().holders, house.store.load().leases
+    assert (row.offset, lease.spent) == (12, 28)
+    assert [entry.attempt for entry in entries_of(house)] == [1, 2, 3, 4]
+    assert [row.seq for row in house.store.chain()] == [1, 2, 3, 4]
+
+
+def entries_of(house: House) -> list[EntryRow]:
+    with house.store.snapshot() as rows:
+        return list(rows.entries)
 
 
 def test_a_request_under_way_is_closed_by_whoever_comes_after(house: House, worker: tuple[int, int, int]) -> None:

@@ -334,6 +334,21 @@ def limit_lowered_by_forgetting(plant):
     plant(balances.Lease, "end", end)
 
 
+def place_forgotten_at_a_bad_block(plant):
+    """What was taken in before a journal could not be read is kept, and how far that was is not."""
+    take = keeper.Keeper._read
+
+    def read(self, book, holder, now, most):
+        life = book._holders[holder]
+        before = life.segment, life.offset
+        done = take(self, book, holder, now, most)
+        if holder in self._unread:
+            life.segment, life.offset = before
+        return done
+
+    plant(keeper.Keeper, "_read", read)
+
+
 BUGS = {
     presume_nothing_on_death: ["kill", "kill after send", "kill before settle"],
     journal_after_send: ["kill"],
@@ -343,6 +358,7 @@ BUGS = {
     deltas_instead_of_totals: ["network", "limits"],
     offset_outside_the_commit: ["books die", "kill"],
     answers_before_they_are_durable: ["books die"],
+    place_forgotten_at_a_bad_block: ["bad block", "books die"],
     numbers_not_checked: ["network"],
     window_reopened: ["clock", "midnight"],
     breach_ignored: ["breach"],

@@ -45,7 +45,7 @@ class Disk:
         self.locks = {}  # holder -> who has it; None is nobody, though the file is there
         self.full = False  # no segment can be made
         self.brim = False  # and every journal has just come to the end of its last one
-        self.sick = False  # reading fails
+        self.sick = False  # reading fails, every other time
 
     def drop(self, holder):
         self.files.pop(holder, None)
@@ -163,7 +163,7 @@ class SimReader(journal.Reader):
         self.step = step
 
     def read(self, limit=4096):
-        if self.disk.sick:
+        if self.disk.sick and self.disk.rng.random() < 0.5:
             raise journal.JournalError("a bad block")
         return super().read(limit)
 

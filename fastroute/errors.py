@@ -9,6 +9,7 @@
   * RegistryError          a registry row is refused
   * StoreError             the database cannot be opened, read or written
     * StoreCorrupt         its pages do not add up
+    * StoreDamaged         some old rows of it cannot be read; whoever does not need them goes on
     * StoreTooNew          a later fastroute wrote it
   * FetchError             a provider's list could not be fetched
   * StaleBuild             the compiled core is of another version than the code around it
@@ -85,6 +86,10 @@ class StoreError(FastrouteError):
 
 class StoreCorrupt(StoreError):
     """The database's pages do not add up; nothing was changed."""
+
+
+class StoreDamaged(StoreError):
+    """Rows that are only looked up cannot be read; nothing was changed, and the books go on without them."""
 
 
 class StoreTooNew(StoreError):

@@ -109,7 +109,7 @@ def _write(journal: Journal, account: int, window: int, done: int, requests: int
     at_ms = time.time_ns() // 1_000_000
     usage = (312, 120, 0, 0, 0)
     for n in range(done + 1, done + requests + 1):
-        request = f"req_{n:020x}"
+        request = f"req_abcdefgh{n:x}"  # as a worker calls its n-th
         send = Send(n, request, account, (window,), (5200,), "gpt-4o-mini", "openai:gpt-4o-mini", "openai", at_ms, 5200)
         settle = Settle(n, "exact", "ok", 200, (165,), (165 * n,), usage, 164_400_000, 165, 812, _TARIFF)
         finish = Finish(

@@ -52,7 +52,7 @@ THROUGHPUT: Final = "requests a CPU second"
 EVENTS: Final = "events a CPU second"
 ADDED: Final = "added p50 at 200 a second"
 MONEY: Final = "CPU of the worker that money adds to a request"
-BOOKS: Final = "CPU of the bookkeeper a request"
+BOOKS: Final = "CPU of bookkeeper and supervisor a request"
 STEADY: Final = "steady"
 
 AIMS: Final = (
@@ -78,10 +78,14 @@ def came(results: Results, aim: Aim, rows: Rows = GRANIAN) -> float | None:
         books = results.spread(rows.two_budgets, aim.phase, lambda each: each.beside_us)
         return books.middle if books else None
     if aim.what == MONEY:
-        whole, bare = (
-            results.spread(name, aim.phase, lambda each: each.worker_us) for name in (rows.two_budgets, rows.bare)
-        )
-        return whole.middle - bare.middle if whole and bare else None
+        bare = {each.round: each.worker_us for each in results.of(rows.bare, aim.phase)}
+
+        def more(each: Sample) -> float | None:
+            base = bare.get(each.round)
+            return None if base is None or each.worker_us is None else each.worker_us - base
+
+        added = results.spread(rows.two_budgets, aim.phase, more)
+        return added.middle if added else None
     if aim.what == ADDED:
         ours, theirs = (results.added_ms(each, aim.phase, 500) for each in (rows.whole, aim.peer))
         return ours.middle / theirs.middle if ours and theirs and theirs.middle > 0 else None

@@ -1,4 +1,5 @@
-"""Entries and receipts on their way to the store: rows pile up as leaves of up to 128, each leaf the bytes of its rows.
+"""Entries and receipts on their way to the store: rows pile up as leaves, each the bytes of some fifty receipts
+or four hundred entries.
 
 A pile keeps the bytes and lets go of the rows: those of a turn of five hundred requests would not fit the nearer caches.
 Entries are JSON, so that whoever looks with SQL alone can read them; a receipt is the bytes that were signed, whatever
@@ -9,7 +10,11 @@ from collections.abc import Collection, Iterable, Iterator
 
 from fastroute.ledger.store import EntryRow, ReceiptRow
 
-LEAF: int
+LEAF_BYTES: int
+"""Of a leaf of more than one row: four pages of the database and what beside them stands in its row, so that little room
+is lost.
+"""
+
 BLOCK: int
 """Attempts of one holder whose bits stand together."""
 
@@ -26,7 +31,9 @@ class Leaf:
     """Some rows as bytes, and what they are found by."""
 
     first: int
-    """Of receipts, the place of the first one."""
+    last: int
+    """Of receipts, the places of the first and of the last one."""
+
     count: int
     names: set[str]
     accounts: set[int]

@@ -5,12 +5,14 @@ import msgspec
 
 from fastroute.ledger.store import EntryRow, ReceiptRow
 
+from cpython.bytearray cimport PyByteArray_GET_SIZE
+
 from fastroute._fields cimport at, must_be, offset_of
 
 cdef enum:
-    ROWS = 128
+    FULL = 67_000
     ATTEMPTS = 1024
-LEAF = ROWS
+LEAF_BYTES = FULL
 BLOCK = ATTEMPTS
 
 cdef object told_entry = msgspec.json.Encoder().encode_into, told_receipt = msgspec.msgpack.Encoder().encode_into
@@ -38,7 +40,7 @@ def receipts(told):
 
 
 cdef class Leaf:
-    cdef readonly object first
+    cdef readonly object first, last
     cdef readonly bytearray body
     cdef readonly Py_ssize_t count
     cdef readonly set names, accounts
@@ -73,11 +75,28 @@ cdef class Pile:
             return NotImplemented
         return len(self) == len(other) and list(self) == list(other)
 
-    cdef Leaf open_leaf(self, first, bytes beginning):
-        if self.leaf is None or self.leaf.count == ROWS:
-            self.leaf = Leaf(first, beginning)
-            self.leaves.append(self.leaf)
-        return self.leaf
+    cdef Leaf put(self, first, row, told, bytes beginning, bytes end):
+        """The leaf that has the row now: the last one, or where it is full a new one."""
+        cdef Leaf leaf = self.leaf, fresh
+        cdef Py_ssize_t start
+        if leaf is None:
+            leaf = self.leaf = Leaf(first, beginning)
+            self.leaves.append(leaf)
+        start = PyByteArray_GET_SIZE(leaf.body)
+        try:
+            told(row, leaf.body, -1)
+        except:
+            del leaf.body[start:]
+            raise
+        leaf.body += end
+        if leaf.count and PyByteArray_GET_SIZE(leaf.body) > FULL:
+            fresh = Leaf(first, beginning)
+            fresh.body += leaf.body[start:]
+            del leaf.body[start:]
+            leaf = self.leaf = fresh
+            self.leaves.append(leaf)
+        leaf.count += 1
+        return leaf
 
 
 cdef class Entries(Pile):
@@ -92,11 +111,8 @@ cdef class Entries(Pile):
         cdef int place
         for row in rows:
             must_be(row, the_entry)
-            leaf = self.open_leaf(0, b"[")
-            told_entry(row, leaf.body, -1)
-            leaf.body.append(c",")
+            leaf = self.put(0, row, told_entry, b"[", b",")
             leaf.names.add(name(at(row, ENTRY_REQUEST)))
-            leaf.count += 1
             holder, attempt = at(row, ENTRY_HOLDER), at(row, ENTRY_ATTEMPT)
             block = attempt // ATTEMPTS
             place = attempt % ATTEMPTS
@@ -130,11 +146,10 @@ cdef class Receipts(Pile):
         for row in rows:
             must_be(row, the_receipt)
             seq = at(row, RECEIPT_SEQ)
-            leaf = self.open_leaf(seq, b"\xdc\0\0")  # a list of MessagePack, its length in two bytes
-            told_receipt(row, leaf.body, -1)
+            leaf = self.put(seq, row, told_receipt, b"\xdc\0\0", b"")  # a list of MessagePack, its length in two bytes
+            leaf.last = seq
             leaf.names.add(name(at(row, RECEIPT_ID)))
             leaf.accounts.add(at(row, RECEIPT_ACCOUNT))
-            leaf.count += 1
             if seq <= self.last:
                 self.fault = f"receipt {seq} cannot follow receipt {self.last}"
             self.last = seq

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from fastroute.errors import StoreDamaged
 from fastroute.ledger.balances import OpenRequest
 from fastroute.ledger.library import Library, Snapshot
 from fastroute.ledger.store import LeaseRow, ReceiptRow
@@ -27,10 +28,13 @@ def audit(library: Library) -> list[str]:
     """What does not add up in the books; empty when they are right."""
     with library.snapshot() as rows:
         found = []
-        for sentence in _Audit(rows).sentences():
-            found.append(sentence)
-            if len(found) == SENTENCES_MAX:
-                break
+        try:
+            for sentence in _Audit(rows).sentences():
+                found.append(sentence)
+                if len(found) == SENTENCES_MAX:
+                    break
+        except StoreDamaged as error:
+            found.append(f"{error}; the audit ends there")
         return found
 
 

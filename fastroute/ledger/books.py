@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from fastroute.errors import StoreCorrupt, StoreDamaged
 from fastroute.ledger import leaves
 from fastroute.ledger.library import SWEEP_ROWS, Counts, Snapshot, first_day
 from fastroute.ledger.sqlite import Store, Transaction
@@ -92,6 +93,10 @@ class Books:
 
     def load(self) -> State:
         with self._store.read() as tx:
+            try:
+                last_receipt = leaves.last_receipt(tx)
+            except StoreDamaged as error:  # the next one would follow it
+                raise StoreCorrupt(str(error)) from error
             [[last_holder]] = tx.rows("SELECT coalesce(max(id), 0) FROM holders")
             return State(
                 accounts=[_account(row) for row in tx.rows(f"{_SELECT_ACCOUNT} ORDER BY id")],
@@ -102,7 +107,7 @@ class Books:
                 open=[OpenRow(*row) for row in tx.rows(f"{_SELECT_OPEN} ORDER BY holder, request")],
                 notes=dict(tx.rows("SELECT name, value FROM notes ORDER BY name")),
                 last_holder=last_holder,
-                last_receipt=leaves.last_receipt(tx),
+                last_receipt=last_receipt,
             )
 
     def commit(self, changes: Changes) -> None:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from fastroute.errors import StoreCorrupt, StoreError
+from fastroute.errors import StoreCorrupt, StoreDamaged, StoreError
 from fastroute.ledger._piles import Receipts
 from fastroute.ledger.book import Book, BrokenBooks, Recalls, Refused, Scarce
 from fastroute.ledger.journal import JournalDamaged, JournalError
@@ -322,6 +322,9 @@ class Keeper:
             return Answered(question.number, said)
         except Refused as no:
             return Answered(question.number, refusal=(no.status, no.code, str(no), no.field))
+        except StoreDamaged as error:
+            log.error("%s is refused: %s", question.operation, error)
+            return Answered(question.number, refusal=(500, "books_damaged", str(error), ""))
 
     def _welcome(self, book: Book, sender: int, question: Hello, now: Now) -> Welcome | Over | None:
         if question.boot_id != self._boot_id:

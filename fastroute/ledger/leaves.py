@@ -12,12 +12,14 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from fastroute.errors import StoreCorrupt, StoreError
+from fastroute.errors import StoreDamaged, StoreError
 from fastroute.ledger import _piles as piles
 from fastroute.ledger._piles import BLOCK, Entries, Receipts, name
 from fastroute.ledger.store import EntryRow, ReceiptRow
 
 _ENDLESS: Final = 2**63 - 1
+# A text in MessagePack that is none is no `DecodeError`.
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError)
 
 
 class Statements(Protocol):
@@ -54,12 +56,12 @@ def add_receipts(tx: Statements, rows: Collection[ReceiptRow]) -> None:
     """Keep them; one whose place is not behind all others' is a `StoreError`."""
     pile = rows if isinstance(rows, Receipts) else Receipts(rows)
     _refuse(pile.fault)
-    last = last_receipt(tx)
-    if last is not None and pile.leaves and pile.leaves[0].first <= last.seq:
-        _refuse(f"receipt {pile.leaves[0].first} cannot follow receipt {last.seq}")
+    for (last,) in tx.rows("SELECT last FROM receipt_leaves ORDER BY first DESC LIMIT 1"):
+        if pile.leaves and pile.leaves[0].first <= last:
+            _refuse(f"receipt {pile.leaves[0].first} cannot follow receipt {last}")
     tx.many(
-        "INSERT INTO receipt_leaves (first, count, receipts) VALUES (?, ?, ?)",
-        [(leaf.first, leaf.count, pile.told(leaf)) for leaf in pile.leaves],
+        "INSERT INTO receipt_leaves (first, last, count, receipts) VALUES (?, ?, ?, ?)",
+        [(leaf.first, leaf.last, leaf.count, pile.told(leaf)) for leaf in pile.leaves],
     )
     tx.many(
         "INSERT INTO receipt_names (name, leaf) VALUES (?, ?)",
@@ -100,7 +102,8 @@ def _refuse(fault: str) -> None:
 def entries(tx: Statements, request: str) -> list[EntryRow]:
     """Those of one request, in the order of time."""
     leaves = tx.each(
-        "SELECT entries FROM entry_names JOIN entry_leaves ON number = leaf WHERE name = ? ORDER BY leaf", name(request)
+        "SELECT CAST(entries AS BLOB) FROM entry_names JOIN entry_leaves ON number = leaf WHERE name = ? ORDER BY leaf",
+        name(request),
     )
     found = [row for row in _all_entries(leaves) if row.request == request]
     return sorted(found, key=lambda row: (row.at_ms, row.holder, row.attempt))
@@ -108,7 +111,7 @@ def entries(tx: Statements, request: str) -> list[EntryRow]:
 
 def all_entries(tx: Statements) -> Iterator[EntryRow]:
     """As they were told."""
-    return _all_entries(tx.each("SELECT entries FROM entry_leaves ORDER BY number"))
+    return _all_entries(tx.each("SELECT CAST(entries AS BLOB) FROM entry_leaves ORDER BY number"))
 
 
 def receipt(tx: Statements, id: str) -> ReceiptRow | None:  # noqa: A002  the word of the rows
@@ -160,8 +163,8 @@ def _all_entries(leaves: Iterator[tuple[Any, ...]]) -> Iterator[EntryRow]:
     for (leaf,) in leaves:
         try:
             yield from piles.entries(leaf)
-        except msgspec.DecodeError as error:
-            raise _spoiled("entries", error) from error
+        except _UNREADABLE as error:
+            raise _damaged("entries", error) from error
 
 
 def _backwards(leaves: Iterator[tuple[Any, ...]]) -> Iterator[ReceiptRow]:
@@ -171,12 +174,12 @@ def _backwards(leaves: Iterator[tuple[Any, ...]]) -> Iterator[ReceiptRow]:
 def _receipts(leaf: bytes) -> list[ReceiptRow]:
     try:
         return piles.receipts(leaf)
-    except msgspec.DecodeError as error:
-        raise _spoiled("receipts", error) from error
+    except _UNREADABLE as error:
+        raise _damaged("receipts", error) from error
 
 
-def _spoiled(what: str, error: msgspec.DecodeError) -> StoreCorrupt:
-    return StoreCorrupt(
-        f"the books are damaged: a leaf of {what} cannot be read ({error}). Nothing was changed or deleted; "
-        "put a good copy of the database in its place"
+def _damaged(what: str, error: Exception) -> StoreDamaged:
+    return StoreDamaged(
+        f"the books are damaged: some of their {what} cannot be read ({error}). Nothing was changed or deleted; "
+        "what else is in them can be used, and a good copy of the database would have them"
     )

@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
-from msgspec import json
+from msgspec import DecodeError, json
 
 from fastroute.errors import StoreError
 from fastroute.ledger import leaves
@@ -310,11 +309,17 @@ def _lighter_receipts(tx: Statements) -> None:
 
 
 def _leaves(tx: Statements) -> None:
-    """Entries and receipts by the leaf, which `leaves` reads and writes; those that are there move."""
+    """Entries and receipts by the leaf, which `leaves` reads and writes; those that are there move.
+
+    Whoever changes what a leaf is writes down here what it was, for those who come from before.
+    """
     # `told` has a bit for each attempt whose entry is there.
     for table, columns in (
         ("entry_leaves", "number INTEGER PRIMARY KEY, count INTEGER NOT NULL, entries TEXT NOT NULL"),
-        ("receipt_leaves", "first INTEGER PRIMARY KEY, count INTEGER NOT NULL, receipts BLOB NOT NULL"),
+        (
+            "receipt_leaves",
+            "first INTEGER PRIMARY KEY, last INTEGER NOT NULL, count INTEGER NOT NULL, receipts BLOB NOT NULL",
+        ),
     ):
         tx.run(f"CREATE TABLE {table} ({columns}) STRICT")
     for table, columns in (
@@ -324,15 +329,25 @@ def _leaves(tx: Statements) -> None:
         ("told", "holder INTEGER NOT NULL, block INTEGER NOT NULL, bits BLOB NOT NULL, PRIMARY KEY (holder, block)"),
     ):
         tx.run(f"CREATE TABLE {table} ({columns}) STRICT, WITHOUT ROWID")
-    entries = (json.decode(told, type=EntryRow) for (told,) in tx.each("SELECT told FROM entries"))
-    while some := list(islice(entries, _MOVED)):
-        leaves.add_entries(tx, some)
-    columns = ", ".join(ReceiptRow.__struct_fields__)
-    receipts = (ReceiptRow(*row) for row in tx.each(f"SELECT {columns} FROM receipts ORDER BY seq"))  # noqa: S608
-    while some_receipts := list(islice(receipts, _MOVED)):
-        leaves.add_receipts(tx, some_receipts)
+    # What has moved is deleted at once: its pages are used again, and the file does not double.
+    for index in ("entries_by_request", "entries_correcting", "receipts_by_id", "receipts_by_account"):
+        tx.run(f"DROP INDEX {index}")
+    while rows := tx.rows("SELECT holder, attempt, told FROM entries ORDER BY holder, attempt LIMIT ?", _MOVED):
+        leaves.add_entries(tx, [_entry(*row) for row in rows])
+        tx.run("DELETE FROM entries WHERE (holder, attempt) <= (?, ?)", *rows[-1][:2])
+    columns = "seq, id, request, account, at_ms, body, link"
+    while rows := tx.rows(f"SELECT {columns} FROM receipts ORDER BY seq LIMIT ?", _MOVED):  # noqa: S608  a constant
+        leaves.add_receipts(tx, [ReceiptRow(*row) for row in rows])
+        tx.run("DELETE FROM receipts WHERE seq <= ?", rows[-1][0])
     tx.run("DROP TABLE entries")
     tx.run("DROP TABLE receipts")
+
+
+def _entry(holder: int, attempt: int, told: str) -> EntryRow:
+    try:
+        return json.decode(told, type=EntryRow)
+    except DecodeError as error:
+        raise StoreError(f"the entry of attempt {attempt} of holder {holder} cannot be taken over: {error}") from error
 
 
 MIGRATIONS: tuple[Migration, ...] = (

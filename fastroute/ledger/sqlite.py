@@ -342,7 +342,10 @@ class Store:
         pages = _LOG_BYTES // self._pragma(connection, "page_size")
         self._run(connection, f"PRAGMA wal_autocheckpoint = {pages}")
         self._run(connection, "PRAGMA trusted_schema = OFF")
-        if self._version(connection) < migrations.LATEST:
+        version = self._version(connection)
+        if version < migrations.LATEST:
+            if version:
+                self._nobody_keeps(version)
             # Foreign keys are off meanwhile, since a migration may build a table anew; they are checked before the end.
             self._run(connection, "PRAGMA foreign_keys = OFF")
             with self._transaction("BEGIN IMMEDIATE") as transaction:
@@ -352,6 +355,22 @@ class Store:
                 if broken is not None:
                     raise StoreError(f"{self.path} was not migrated: row {broken[1]} of {broken[0]} refers to nothing")
         self._run(connection, "PRAGMA foreign_keys = ON")
+
+    def _nobody_keeps(self, version: int) -> None:
+        """Refuse to migrate books that a running fastroute keeps: it would find its tables gone."""
+        try:
+            descriptor = os.open(self.path.with_name("run") / "bookkeeper.lock", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return  # nobody has kept any beside this file
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(
+                f"{self.path} has schema {version} and is in use by a running fastroute; stop that one, and this one will "
+                f"bring it to schema {migrations.LATEST}"
+            ) from None
+        finally:
+            os.close(descriptor)
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         try:

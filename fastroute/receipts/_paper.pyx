@@ -460,8 +460,8 @@ class Signer:
 
 cdef class Sealer:
     cdef readonly object kid
-    cdef public object seq, link
-    cdef public object _sign
+    cdef public object seq, _sign
+    cdef public bytes link
     cdef int64_t second
     cdef str date
 
@@ -480,6 +480,8 @@ cdef class Sealer:
 
     def seal(self, told):
         must_be(told, the_particulars)
+        if self.link is None or PyBytes_GET_SIZE(self.link) != LINK:
+            raise ReceiptError("a chain goes on from the 32 bytes of a link")
         seq = self.seq + 1
         name = receipt_id(at(told, TOLD_REQUEST_ID))
         model = at(told, TOLD_MODEL)

@@ -51,7 +51,9 @@ def test_money_tells_what_it_adds_on_either_server(tmp_path):
         [*COMMAND, *words], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert re.search(r"CPU of the bookkeeper a request +<= 25 us( +\d\S* us +(yes|no)){2}$", done.stdout, re.MULTILINE)
+    assert re.search(
+        r"CPU of bookkeeper and supervisor a request +<= 25 us( +\d\S* us +(yes|no)){2}$", done.stdout, re.MULTILINE
+    )
     assert re.search(r"that money adds to a request +<= 25 us( +-?\d\S* us +(yes|no)){2}$", done.stdout, re.MULTILINE)
     [raw] = (tmp_path / "out").glob("money-*.json")
     found = json.loads(raw.read_text())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from fastroute.errors import StoreCorrupt, StoreError
+from fastroute.errors import StoreCorrupt, StoreDamaged, StoreError
 from fastroute.ledger import records
 from fastroute.ledger.journal import JournalError
 from fastroute.ledger.keeper import BACKOFF_MS, RECALL_MS, SWEEP_MS, TICK_MS, UNAVAILABLE, Keeper
@@ -13,7 +13,7 @@ from fastroute.ledger.memory import Memory
 from fastroute.ledger.protocol import Answered, Ask, Hello, Known, LeaseAnswer, Over, Recall, Refreshed, Who
 from fastroute.ledger.records import FINISH, SETTLE, Finish, Stop
 from fastroute.ledger.store import Changes, EntryRow, RecordRow, State
-from tests.ledger.keeper_kit import NOON, House, PaperReader, send, settle
+from tests.ledger.keeper_kit import NOON, Clerk, House, PaperReader, send, settle
 
 
 @pytest.fixture
@@ -30,6 +30,19 @@ def worker(house: House) -> tuple[int, int, int]:
     [(_, granted)] = house.turn((1, house.want(1, holder, window, 1, 100)))
     assert granted.leases == (LeaseAnswer(window, 100),)
     return holder, account, window
+
+
+def test_what_is_damaged_is_refused_to_whoever_asks_for_it_alone(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An old receipt nobody can read is no reason to keep no books."""
+
+    def asked(self: Clerk, *_: object, **__: object) -> None:
+        raise StoreDamaged("some of their receipts cannot be read")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Clerk, "__call__", asked)
+        assert house.ask(Ask(7, "used")).refusal[:2] == (500, "books_damaged")
+    assert house.keeper.well
+    assert house.key(10)
 
 
 # --- what is answered is durable --------------------------------------------------------------------------------------

@@ -244,6 +244,12 @@ class TestItsPlace:
         with pytest.raises(ReceiptError):
             Sealer(keys["1"], "1", seq, link)
 
+    @pytest.mark.parametrize("link", [None, b"", b"short", bytes(33)])
+    def test_a_chain_that_was_set_to_what_is_no_link_is_refused(self, sealer, particulars, link):
+        sealer.link = link
+        with pytest.raises(ReceiptError, match="32 bytes"):
+            sealer.seal(particulars())
+
     def test_each_has_its_own_moment(self, sealer, particulars):
         moments = [0, 999, 1000, 1_795_253_400_007, 1_795_253_459_999, 1_795_253_400_007]
         said = [json.loads(sealer.seal(particulars(started_ms=at)).body)["ts"] for at in moments]

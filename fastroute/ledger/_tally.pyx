@@ -105,8 +105,8 @@ cdef class Batch:
         cdef Py_ssize_t place
         attempt = at(record, SEND[S_ATTEMPT])
         request = at(record, SEND[S_REQUEST])
-        if attempt in self.attempts:
-            raise BrokenBooks(f"attempt {attempt} of holder {self.holder} is sent twice")
+        if attempt <= self.life.sent:
+            raise BrokenBooks(f"attempt {attempt} of holder {self.holder} is sent after attempt {self.life.sent}")
         if len(windows) != len(reserved):
             raise BrokenBooks(f"attempt {attempt} of holder {self.holder} does not say what it holds of each window")
         for place in range(len(windows)):
@@ -119,6 +119,7 @@ cdef class Batch:
         underway = self.requests.get(request)
         if underway is None:
             underway = self.requests[request] = Underway(self.holder, request)
+        self.life.sent = attempt
         self.attempts[attempt] = (underway, len(underway.sends), record)
         underway.sends.append(record)
         underway.settles.append(None)

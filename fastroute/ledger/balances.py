@@ -258,6 +258,7 @@ class Holder:
         "offset",
         "requests",
         "segment",
+        "sent",
         "seq",
         "unmet",
     )
@@ -271,6 +272,7 @@ class Holder:
         self.offset = row.offset
         self.seq = row.seq
         self.live = row.live
+        self.sent = 0  # the newest attempt that its journal told of, since the book was loaded
         self.leases: dict[int, Lease] = {}  # by window
         self.requests: dict[str, Underway] = {}
         self.attempts: dict[int, tuple[Underway, int, Send]] = {}  # those not closed: (request, place in it, send)

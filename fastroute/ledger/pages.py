@@ -104,6 +104,7 @@ class Pages:
             for place, (send, settle) in enumerate(zip(underway.sends, underway.settles, strict=True)):
                 if settle is None:
                     holder.attempts[send.attempt] = (underway, place, send)
+                holder.sent = max(holder.sent, send.attempt)
         self._excuse_what_was_found()
         for window in tuple(self._windows.values()):
             self._drop_if_old(window)

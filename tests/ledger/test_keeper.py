@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from unittest.mock import ANY
+
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from fastroute.errors import StoreCorrupt, StoreDamaged, StoreError
 from fastroute.ledger import records
@@ -112,6 +115,26 @@ def test_what_was_read_before_a_fault_of_the_disk_is_stored_with_its_place(
 def entries_of(house: House) -> list[EntryRow]:
     with house.store.snapshot() as rows:
         return list(rows.entries)
+
+
+@pytest.mark.parametrize("free", [False, True], ids=["on a budget", "on none"])
+def test_a_life_that_tells_an_attempt_twice_is_given_up_and_the_house_goes_on(
+    house: House, worker: tuple[int, int, int], free: bool
+) -> None:
+    """I8: with nothing charged no total gives it away, and the store would refuse every commit from then on."""
+    holder, account, window = worker
+    other = house.hello(2)
+    again = [send(1, "req_x", account, window), settle(1, 7, 7)]
+    if free:
+        again = [replace(again[0], windows=(), reserved=()), replace(again[1], charged=(), spent=())]
+    house.write(holder, *again, *again)
+    house.request(other, 1, 0, window, 0, 0)
+    assert (1, Over(0, ANY)) in house.turn()
+    assert house.keeper.well
+    assert sorted((entry.holder, entry.attempt) for entry in entries_of(house)) == [(holder, 1), (other, 1)]
+    house.request(other, 2, 0, window, 0, 0)
+    house.turn()
+    assert house.store.counts().entries == 3
 
 
 def test_a_request_under_way_is_closed_by_whoever_comes_after(house: House, worker: tuple[int, int, int]) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fastroute.keeping import YOUNG_MAX, Seals
-from fastroute.ledger import keeper, records
+from fastroute.ledger import following, records
 from fastroute.ledger.book import Book, Budget
 from fastroute.ledger.bookkeeper import TURN_S, FileJournals
 from fastroute.ledger.books import Books
@@ -107,7 +107,7 @@ def run(state: Path, requests: int) -> None:
             began = time.perf_counter()
             write(journal, account, windows, requests)
             print(f"journal written: {1e6 * (time.perf_counter() - began) / requests:.2f} us a request")
-            keeper.TURN_RECORDS = 3 * TURN
+            following.TURN_RECORDS = 3 * TURN
             parts: dict[str, Meter] = {}
             if os.environ.get("SPLIT"):
                 parts["read the journal"] = Meter(type(kept._readers[holder]), "read")

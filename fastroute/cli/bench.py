@@ -163,7 +163,9 @@ def money(rate: float, wish: Wish) -> None:
 
 @command.command("scale")
 @click.option(
-    "--full", is_flag=True, help="Run ten million receipts and 50,000 keys through, which takes a quarter of an hour and 16 GB of disk."
+    "--full",
+    is_flag=True,
+    help="Run ten million receipts and 50,000 keys through, which takes a quarter of an hour and 16 GB of disk.",
 )
 @click.option("--seconds", type=click.FloatRange(0.1, 600), default=2.0, show_default=True, help="Of each measurement.")
 @click.option(

@@ -40,7 +40,7 @@ cdef Py_ssize_t LEASE_GRANTED = offset_of(Lease, "granted")
 cdef Py_ssize_t LEASE_RIGHTS = offset_of(Lease, "rights")
 cdef Py_ssize_t LEASE_SPENT = offset_of(Lease, "spent")
 cdef Py_ssize_t LEASE_WINDOW = offset_of(Lease, "window")
-cdef Py_ssize_t WINDOW_UP = offset_of(Window, "up")
+cdef Py_ssize_t WINDOW_ESCROW = offset_of(Window, "escrow")
 cdef object the_send = Send, the_settle = Settle, the_finish = Finish, the_lease = Lease, the_window = Window
 
 
@@ -162,7 +162,7 @@ cdef class Batch:
                     )
                 window = at(lease, LEASE_WINDOW)
                 must_be(window, the_window)
-                if total <= at(lease, LEASE_RIGHTS) and not at(window, WINDOW_UP):
+                if total <= at(lease, LEASE_RIGHTS) and not at(window, WINDOW_ESCROW):
                     lease.spent = total
                     self.changed_leases.add(lease)
                 else:

@@ -125,6 +125,7 @@ class Window:
         "budget",
         "closed",
         "ends_ms",
+        "escrow",
         "excused",
         "id",
         "leases",
@@ -138,6 +139,7 @@ class Window:
         self.budget = budget
         self.name = row.name
         self.ends_ms = row.ends_ms
+        self.escrow = budget.account.allocated and budget is budget.account.budgets[0]  # an allocation's money
         self.closed = row.closed
         self.out = 0
         self.excused = 0

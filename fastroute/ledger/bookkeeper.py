@@ -99,6 +99,11 @@ class Bookkeeper:
             self._generation = Generation(self._run_dir / "generation")
         except OSError as error:
             raise StoreError(f"{error.filename or state_dir} cannot be used: {error.strerror}") from error
+        try:
+            store.keep()
+        except StoreError:
+            self.close()
+            raise
         self.keeper = Keeper(
             store, FileJournals(state_dir / "journal"), desk, seal, journal.boot_id() if boot_id is None else boot_id
         )

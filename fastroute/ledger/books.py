@@ -91,6 +91,9 @@ class Books:
     def __init__(self, store: Store) -> None:
         self._store = store
 
+    def keep(self) -> None:
+        self._store.keep()
+
     def load(self) -> State:
         with self._store.read() as tx:
             try:

@@ -58,6 +58,10 @@ class JournalDamaged(JournalError):
         super().__init__(f"journal {path} is damaged at byte {offset}: {what}; restore the file or settle it by hand")
 
 
+class JournalMissing(JournalDamaged):
+    """Nothing is there of a journal: it was never begun, or somebody took it away."""
+
+
 class HolderLock:
     """Proof that a holder is dead, for as long as it is kept: nobody can begin or go on with that life."""
 
@@ -75,10 +79,13 @@ class HolderLock:
         """
         assert self._descriptor is not None, "the lock was given back"
         # The lock's file goes first: files without it are found again, a file of its own would tell of a life unborn.
-        if _segments(self.directory, self.holder):
-            _lock_path(self.directory, self.holder).unlink(missing_ok=True)
-        for path in self.directory.glob(f"{self.holder}-*.log*"):
-            path.unlink()
+        try:
+            if _segments(self.directory, self.holder):
+                _lock_path(self.directory, self.holder).unlink(missing_ok=True)
+            for path in self.directory.glob(f"{self.holder}-*.log*"):
+                path.unlink()
+        except OSError as error:
+            raise JournalError(f"the files of holder {self.holder} cannot be removed: {error}") from error
 
     def close(self) -> None:
         if self._descriptor is not None:
@@ -339,6 +346,8 @@ class Reader:
             self._look_beyond()
         else:
             self._look_in_later_segments()
+            if not _segments(self.directory, self.holder):
+                raise JournalMissing(self._path, 0, "no segment of it is there")
 
     def drop_before(self, segment: int) -> int:
         """Delete the segments before this one, which must have been read; how many there were."""
@@ -349,7 +358,11 @@ class Reader:
         dropped = 0
         for number in _segments(self.directory, self.holder):
             if number < segment:
-                _log_path(self.directory, self.holder, number).unlink(missing_ok=True)
+                path = _log_path(self.directory, self.holder, number)
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError as error:
+                    raise JournalError(f"journal {path} cannot be removed: {error}") from error
                 dropped += 1
         return dropped
 
@@ -401,6 +414,8 @@ class Reader:
             there = _segments(self.directory, self.holder)
             if self.segment not in there and there and there[-1] > self.segment:
                 raise JournalDamaged(path, 0, "the segment is missing and later ones are not") from None
+            if self.segment not in there and self.offset > _HEAD.size:
+                raise JournalDamaged(path, 0, "the segment is missing, and it was read before") from None
             return False
         except OSError as error:
             raise JournalError(f"journal {path} cannot be opened: {error}") from error
@@ -466,12 +481,15 @@ class Reader:
     def _look_in_later_segments(self) -> None:
         for number in _segments(self.directory, self.holder):
             if number > self.segment:
-                with _log_path(self.directory, self.holder, number).open("rb") as file:
-                    file.seek(_HEAD.size)
-                    if any(file.read(8)):
-                        raise JournalDamaged(
-                            self._path, self.offset, f"it was not closed, but segment {number} was begun"
-                        )
+                path = _log_path(self.directory, self.holder, number)
+                try:
+                    with path.open("rb") as file:
+                        file.seek(_HEAD.size)
+                        begun = any(file.read(8))
+                except OSError as error:
+                    raise JournalError(f"journal {path} cannot be read: {error}") from error
+                if begun:
+                    raise JournalDamaged(self._path, self.offset, f"it was not closed, but segment {number} was begun")
 
     @property
     def _path(self) -> Path:
@@ -480,8 +498,11 @@ class Reader:
 
 def is_dead(directory: Path, holder: int) -> HolderLock | None:
     """The lock of a holder that is dead, or has not begun and now cannot; None while it lives, stopped or not."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = _lock(directory, holder)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = _lock(directory, holder)
+    except OSError as error:
+        raise JournalError(f"whether holder {holder} lives cannot be seen: {error}") from error
     return None if descriptor is None else HolderLock(directory, holder, descriptor)
 
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Final
-
-import msgspec
+from typing import Any, Final
 
 from fastroute.errors import StoreCorrupt, StoreDamaged, StoreError
 from fastroute.ledger._piles import Receipts
 from fastroute.ledger.book import Book, BrokenBooks, Recalls, Refused, Scarce
-from fastroute.ledger.journal import JournalDamaged, JournalError
-from fastroute.ledger.parties import Desk, Grave, Journals, Letter, Now, Post, Reading, Seal, Shelf
+from fastroute.ledger.following import KEPT, SWEEP_MS, Contradiction, Follower
+from fastroute.ledger.journal import JournalError
+from fastroute.ledger.parties import Desk, Journals, Letter, Now, Post, Seal, Shelf
 from fastroute.ledger.protocol import (
     Answered,
     Ask,
@@ -36,16 +35,13 @@ from fastroute.ledger.store import Changes, HolderRow, ReceiptRow
 
 REFRESH_MS: Final = 1000  # how often a worker reports at least
 LEASE_MS: Final = 120_000  # how long a worker may spend what it has, unheard; it returns nothing
-TURN_RECORDS: Final = 4096  # of all journals in one turn: what takes longer would keep an asker waiting
 RECALL_MS: Final = 100  # how long an urgent question waits for what others do not use
-SWEEP_MS: Final = 200
 TICK_MS: Final = 1000
 BACKOFF_MS: Final = (50, 100, 200, 500, 1000)
 
 UNAVAILABLE: Final = (503, "books_unavailable", "the books cannot be written at the moment; try again", "")
 CLEAN_STOP: Final = "clean_stop"
 BOOT_ID: Final = "boot_id"
-KEPT: Final = "damaged_journal:"  # and a holder's number: its files stay, for whoever wants to know
 
 log = logging.getLogger("fastroute.bookkeeper")
 
@@ -61,14 +57,8 @@ class _Waiting:
         self.until_ms = until_ms
 
 
-class _Contradiction(Exception):
-    """The culprit is put aside; the turn is done again without it."""
-
-
-class Keeper:
+class Keeper(Follower):
     """Owns the book; whoever owns the keeper owns the store."""
-
-    PIECE: ClassVar = 192  # records that are taken in at a time: what is made of them fits the nearer caches
 
     def __init__(
         self,
@@ -78,39 +68,24 @@ class Keeper:
         seal: Seal | None,
         boot_id: str,
     ) -> None:
-        self.found = self.more = False  # journals held something in the last turn; and more than one turn takes
+        super().__init__(journals, boot_id)
+        self.more = False  # journals may hold more than one turn takes
         self.changed = False  # accounts or budgets did, in the last turn
         self._store = store
-        self._journals = journals
         self._make_desk = desk
         self._seal = seal
-        self._boot_id = boot_id
         self._book: Book | None = None
         self._desk = desk()
-        self._notes: dict[str, bytes] = {}  # as they were loaded
         self._last: ReceiptRow | None = None  # the newest that was sealed
         self._receipts = Receipts()  # sealed since the last commit
         self._last_account = 0  # the newest that was ever committed
-        self._rows: dict[int, HolderRow] = {}  # live workers as they were loaded or said hello
-        self._readers: dict[int, Reading] = {}
-        self._reached: dict[int, tuple[int, int]] = {}  # up to where records were taken in since the last commit
-        self._applied: dict[int, int] = {}  # the segment that each was in at the last commit
-        self._walls: dict[int, tuple[int, int]] = {}  # where a journal cannot be followed any further
-        self._over: dict[int, str] = {}  # lives that are not followed any more, though they go on; and why
-        self._untold: set[int] = set()  # of those, who has not heard of it
-        self._stuck: set[int] = set()  # holders that the book cannot close
-        self._unread: set[int] = set()  # holders whose journal could not be read the last time
-        self._graves: dict[int, Grave] = {}
-        self._senders: dict[int, int] = {}  # holder -> connection
         self._holders: dict[int, int] = {}  # connection -> holder
         self._waiting: list[_Waiting] = []
         self._recalls = 0
         self._faults = 0
         self._spoiled = False  # while the store is sick: nothing is read until the next try either
         self._retry_ms = 0
-        self._sweep_ms = 0
         self._tick_ms = 0
-        self._doubted = False
 
     @property
     def well(self) -> bool:
@@ -141,7 +116,7 @@ class Keeper:
                 self._read_all(book, now, everything=True)
                 self._bury_dead(book, now)
                 break
-            except _Contradiction:
+            except Contradiction:
                 book = self._load()
         self._commit(book, {BOOT_ID: self._boot_id.encode(), CLEAN_STOP: None})
         self._clear_leftovers()
@@ -158,7 +133,7 @@ class Keeper:
                 self._read_all(book, now, everything=True)
                 self._bury_dead(book, now)
                 self._commit(book, {} if self._rows else {CLEAN_STOP: b"1"})
-            except _Contradiction:
+            except Contradiction:
                 self._forget()
                 continue
             except StoreError as error:
@@ -189,7 +164,7 @@ class Keeper:
                 posts = self._work(book, asked, now)
                 written = self._commit(book, {})
                 break
-            except _Contradiction as fault:
+            except Contradiction as fault:
                 self._forget()
                 self._waiting = waiting
                 if fault.args:
@@ -219,11 +194,6 @@ class Keeper:
         posts += [(self._senders[holder], Over(0, self._over[holder])) for holder in sorted(told)]
         self._untold -= told
         return posts
-
-    def _give_up(self, holder: int, why: str) -> None:
-        if holder not in self._over:
-            self._over[holder] = why
-            self._untold.add(holder)
 
     def gone(self, sender: int) -> None:
         """A connection has closed: nobody waits there, and its holder may be dead."""
@@ -295,13 +265,13 @@ class Keeper:
     def _refreshed(self, book: Book, sender: int, question: Refresh, now: Now) -> tuple[Refreshed, dict[int, Any]]:
         if self._holders.get(sender) != question.holder:
             log.error("a report of holder %d comes from somebody else and is refused", question.holder)
-            raise _Contradiction(sender)
+            raise Contradiction(sender)
         try:
             return book.refresh(question, now.wall_ms)
         except BrokenBooks as error:
             log.error("holder %d reports what contradicts the books and is told to end: %s", question.holder, error)
             self._give_up(question.holder, f"a report of this life contradicts the books: {error}")
-            raise _Contradiction(sender) from error
+            raise Contradiction(sender) from error
 
     def _recalled(self, letter: Letter, recalls: Recalls, asker: int, now: Now, posts: list[Post]) -> bool:
         """Ask others to give back what they do not use, and let the letter wait for them; False when nobody can."""
@@ -344,124 +314,15 @@ class Keeper:
         self._senders[holder] = sender
         return Welcome(question.number, holder, REFRESH_MS, LEASE_MS)
 
-    # Journals
-
-    def _follow(self, holder: int, segment: int, offset: int) -> None:
-        reader = self._journals.open(holder, segment, offset)
-        self._readers[holder] = reader
-        self._applied[holder] = reader.segment
-
-    def _read_all(self, book: Book, now: Now, *, everything: bool = False) -> bool:
-        """Apply what the journals of the living hold; True when there may be more than one turn takes."""
-        left = TURN_RECORDS
-        for holder in list(self._readers):
-            left -= self._read(book, holder, now, None if everything else max(left, 1))
-        self.found = left < TURN_RECORDS
-        return left <= 0
-
-    def _read(self, book: Book, holder: int, now: Now, most: int | None) -> int:
-        reader = self._readers[holder]
-        done = 0
-        unread = False
-        while True:
-            before = reader.segment, reader.offset
-            wall = self._walls.get(holder)
-            if wall == before or done == most:
-                break
-            limit = 1 if wall is not None else self.PIECE if most is None else min(most - done, self.PIECE)
-            try:
-                found = reader.read(limit)
-            except JournalDamaged as error:
-                # What stands before the damage has been read: the reader hands that out first.
-                log.error("the journal of holder %d cannot be followed; what it holds stays held: %s", holder, error)
-                self._walls[holder] = before
-                self._give_up(holder, f"the journal of this life cannot be followed: {error}")
-                break
-            except JournalError as error:
-                if holder not in self._unread:
-                    log.error("the journal of holder %d cannot be read and is tried again: %s", holder, error)
-                self._unread.add(holder)
-                unread = True
-                break
-            if not found:
-                break
-            try:
-                book.read(holder, found, now.wall_ms)
-            except (BrokenBooks, msgspec.DecodeError, KeyError) as error:
-                log.error("holder %d wrote what contradicts the books; what it holds stays held: %s", holder, error)
-                self._wall(holder, before, book.progress)
-                self._give_up(holder, f"the journal of this life contradicts the books: {error}")
-                raise _Contradiction from error
-            self._seal_up(book)
-            done += len(found)
-        if not unread:
-            self._unread.discard(holder)
-        if done:
-            # Not where the reader stands: one that could not go on may have moved already.
-            book.applied(holder, *before)
-            self._reached[holder] = before
-        return done
-
-    def _wall(self, holder: int, start: tuple[int, int], count: int) -> None:
-        """Remember the place behind `count` records from `start`: nothing beyond it is read."""
-        again = self._journals.open(holder, *start)
-        try:
-            if count:
-                again.read(count)
-            self._walls[holder] = again.segment, again.offset
-        finally:
-            again.close()
-
-    def _bury_dead(self, book: Book, now: Now) -> None:
-        """Close the lives whose lock is free, each after the rest of its journal."""
-        self._doubted = False
-        self._sweep_ms = now.mono_ms + SWEEP_MS
-        for holder, row in list(self._rows.items()):
-            # A connection is a living process at its other end, though it may be stopped.
-            if holder in self._senders or holder in self._stuck:
-                continue
-            grave = self._journals.grave(holder)
-            if grave is None:
-                continue
-            self._graves[holder] = grave
-            self._read(book, holder, now, None)
-            if holder in self._unread:
-                self._graves.pop(holder).close()
-                continue
-            lost = row.boot_id != self._boot_id or holder in self._walls
-            try:
-                if holder not in self._walls:
-                    self._readers[holder].check_end()
-            except JournalDamaged as error:
-                log.error("records of holder %d are lost: %s", holder, error)
-                self._walls[holder] = self._readers[holder].segment, self._readers[holder].offset
-                lost = True
-            try:
-                book.bury(holder, now.wall_ms, power_lost=lost)
-            except BrokenBooks as error:
-                log.error("holder %d cannot be closed; what it holds stays held: %s", holder, error)
-                self._stuck.add(holder)
-                raise _Contradiction from error
-            log.info("holder %d has ended%s", holder, "; all that it held is charged" if lost else "")
-            del self._rows[holder]
-
-    def _clear_leftovers(self) -> None:
-        """Remove the files of lives that are over in the books already; a crash left them."""
-        for holder in self._journals.holders():
-            if holder in self._rows or f"{KEPT}{holder}" in self._notes:
-                continue
-            if (grave := self._journals.grave(holder)) is not None:
-                try:
-                    grave.remove()
-                finally:
-                    grave.close()
-
     # The store
 
     def _load(self) -> Book:
         self._forget()
         state = self._store.load()
-        self._notes = state.notes
+        self._notes = dict(state.notes)
+        # A journal of a life beyond those tells that the books were put back: its number is not given again.
+        self._known = state.last_holder
+        state.last_holder = max(state.last_holder, max(self._journals.holders(), default=0))
         self._last = state.last_receipt
         self._last_account = max((row.id for row in state.accounts), default=0)
         book = Book(state)
@@ -505,10 +366,18 @@ class Keeper:
         changes.notes.update(notes)
         changes.notes.update({f"{KEPT}{holder}": b"1" for holder in self._graves if holder in self._walls})
         self._store.commit(changes)
+        for name, note in changes.notes.items():
+            if note is None:
+                self._notes.pop(name, None)
+            else:
+                self._notes[name] = note
         self.changed = self._is_news(changes)
         for holder, (segment, _) in self._reached.items():
             if segment > self._applied[holder]:
-                self._readers[holder].drop_before(segment)
+                try:
+                    self._readers[holder].drop_before(segment)
+                except JournalError as error:
+                    log.error("%s", error)  # with the next segment it is tried again
             self._applied[holder] = segment
         self._reached.clear()
         for holder, grave in self._graves.items():
@@ -517,8 +386,9 @@ class Keeper:
             self._over.pop(holder, None)
             self._untold.discard(holder)
             if self._walls.pop(holder, None) is None:
-                grave.remove()
-            grave.close()
+                self._remove(grave)
+            else:
+                grave.close()
         self._graves.clear()
         return changes != Changes()
 

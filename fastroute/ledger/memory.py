@@ -49,6 +49,9 @@ class Memory:
         self._records: dict[tuple[str, str], RecordRow] = {}
         self._notes: dict[str, bytes] = {}
 
+    def keep(self) -> None:
+        """Nobody else has it."""
+
     def load(self) -> State:
         open_leases = [row for row in self._leases.values() if not row.done]
         newest: dict[int, int] = {}

@@ -311,7 +311,7 @@ class Pages:
         if window.up:
             for lease in window.up:
                 self._spend(lease, amount, breach, now_ms)
-        elif account.allocated and account.parent is not None and window.budget is account.budgets[0]:
+        elif window.escrow and account.parent is not None:
             # Its escrow has come home, or there was no limit to take it from: what is still spent is its parent's.
             for budget in account.parent.path():
                 if budget.row.unit == "microdollar":

@@ -61,7 +61,10 @@ class Desk(Protocol):
 
 
 class Shelf(BookStore, Protocol):
-    """A store that forgets documents whose time is over."""
+    """A store that one bookkeeper has, and that forgets documents whose time is over."""
+
+    def keep(self) -> None:
+        """Be its only bookkeeper; `StoreError` when somebody is."""
 
     def sweep(self, now_ms: int) -> int: ...
 

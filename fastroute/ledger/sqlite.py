@@ -113,6 +113,7 @@ class Store:
         self._mutex = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._writers: _WriterLock | None = None
+        self._keeping: int | None = None
 
     @classmethod
     def open(cls, path: Path | str, *, readonly: bool = False, busy_ms: int = BUSY_MS) -> Store:
@@ -124,7 +125,7 @@ class Store:
         """
         if sqlite3.sqlite_version_info < _SQLITE_LEAST:
             raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old; fastroute needs 3.37 or later")
-        store = cls(Path(path).absolute(), readonly=readonly, busy_ms=busy_ms)
+        store = cls(Path(path).resolve(), readonly=readonly, busy_ms=busy_ms)
         try:
             store._open()
         except BaseException:
@@ -138,7 +139,7 @@ class Store:
 
         One that was left by a crash or written by an earlier fastroute is opened, examined and migrated by `open`.
         """
-        store = cls(path.absolute(), readonly=True, busy_ms=BUSY_MS)
+        store = cls(path.resolve(), readonly=True, busy_ms=BUSY_MS)
         try:
             connection = store._connection = store._connect("ro")
             if store._is_usable(connection) and store._version(connection) == migrations.LATEST:
@@ -154,11 +155,31 @@ class Store:
         with self._mutex:
             connection, self._connection = self._connection, None
             writers, self._writers = self._writers, None
+            keeping, self._keeping = self._keeping, None
             # The last connection of all checkpoints as it closes; SQLite makes sure that it is alone.
             if connection is not None:
                 connection.close()
             if writers is not None:
                 writers.close()
+            if keeping is not None:
+                os.close(keeping)
+
+    def keep(self) -> None:
+        """Be the only one who keeps books in this file until it is closed, from whatever directory others would.
+
+        The kernel frees it when its holder dies.
+        """
+        path = self._beside(".keeper")
+        try:
+            self._keeping = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            fcntl.flock(self._keeping, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(
+                f"another fastroute keeps its books in {self.path}, from another state directory; use that directory "
+                "(--state-dir), or another database"
+            ) from None
+        except OSError as error:
+            raise StoreError(f"{path} cannot be locked: {error.strerror}") from error
 
     def __enter__(self) -> Store:
         return self
@@ -358,19 +379,20 @@ class Store:
 
     def _nobody_keeps(self, version: int) -> None:
         """Refuse to migrate books that a running fastroute keeps: it would find its tables gone."""
-        try:
-            descriptor = os.open(self.path.with_name("run") / "bookkeeper.lock", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return  # nobody has kept any beside this file
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(
-                f"{self.path} has schema {version} and is in use by a running fastroute; stop that one, and this one will "
-                f"bring it to schema {migrations.LATEST}"
-            ) from None
-        finally:
-            os.close(descriptor)
+        for path in (self._beside(".keeper"), self.path.with_name("run") / "bookkeeper.lock"):
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                continue  # nobody has kept any there
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StoreError(
+                    f"{self.path} has schema {version} and is in use by a running fastroute; stop that one, and this one "
+                    f"will bring it to schema {migrations.LATEST}"
+                ) from None
+            finally:
+                os.close(descriptor)
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         try:

@@ -50,6 +50,11 @@ class Tally(Pages):
         life.offset = offset
         self._changed_holders.add(life)
 
+    def lent(self, holder: int) -> bool:
+        """Whether a life has rights, or attempts under way."""
+        life = self._holders.get(holder)
+        return life is not None and bool(life.leases or life.attempts)
+
     def bury(self, holder: int, now_ms: int, *, power_lost: bool) -> None:
         """Close a life that is proven dead, its whole journal applied: its open attempts are presumed at their reserve.
 

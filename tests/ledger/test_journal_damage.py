@@ -69,7 +69,8 @@ def test_a_last_record_torn_at_any_byte_is_no_record(directory: Path, from_the_f
         torn = bytearray(whole)
         gone = slice(start + cut, start + length) if from_the_front else slice(start, start + cut)
         torn[gone] = bytes(gone.stop - gone.start)
-        assert torn != whole
+        if torn == whole:
+            continue  # one checksum in 256 begins with a zero
         path.write_bytes(torn)
         with Reader(directory, 1) as reader:
             assert everything(reader) == kept

@@ -10,8 +10,9 @@ from msgspec.structs import replace
 
 from fastroute.errors import StoreCorrupt, StoreDamaged, StoreError
 from fastroute.ledger import records
+from fastroute.ledger.following import SWEEP_MS
 from fastroute.ledger.journal import JournalError
-from fastroute.ledger.keeper import BACKOFF_MS, RECALL_MS, SWEEP_MS, TICK_MS, UNAVAILABLE, Keeper
+from fastroute.ledger.keeper import BACKOFF_MS, RECALL_MS, TICK_MS, UNAVAILABLE, Keeper
 from fastroute.ledger.memory import Memory
 from fastroute.ledger.protocol import Answered, Ask, Hello, Known, LeaseAnswer, Over, Recall, Refreshed, Who
 from fastroute.ledger.records import FINISH, SETTLE, Finish, Stop

@@ -214,6 +214,11 @@ class Pages:
         """Whether that life of a worker is not over."""
         return holder in self._holders and self._holders[holder].live
 
+    def boot(self, holder: int) -> str:
+        """The boot of the machine in which that life began; empty of one that nobody lives."""
+        life = self._holders.get(holder)
+        return "" if life is None else life.boot_id
+
     def unit(self, window: WindowRow) -> str:
         """What a window counts in, which may be long over."""
         return self._budgets[window.budget].row.unit

@@ -62,6 +62,7 @@ class Run(Struct):
     headers: list[tuple[bytes, bytes]] = []
     body: bytes | None = None
     done: bool = False
+    boot: str = ""  # of the machine that ran it
 
 
 def claim(counter: Counter, asked: Claim) -> dict[str, Any]:
@@ -74,13 +75,14 @@ def claim(counter: Counter, asked: Claim) -> dict[str, Any]:
             return {"state": "run"}  # asked twice, for the first answer went missing
         if told["state"] != "lost":
             return told
-        if counter.sent(run.request):
+        # What a machine that went down had just journalled may be gone with it, and the request have left nevertheless.
+        if counter.sent(run.request) or (run.boot and run.boot != counter.book.boot(asked.holder)):
             message = (
-                "the first run of this Idempotency-Key was cut off after its request had left for a provider, and what "
-                "it cost is charged; a new request needs a new key"
+                "the first run of this Idempotency-Key was cut off when its request had left for a provider, or may have, and "
+                "what it can have cost is charged; a new request needs a new key"
             )
             raise Refused(409, "idempotency_run_lost", message)
-    mine = Run(asked.body_hash, asked.request, asked.holder)
+    mine = Run(asked.body_hash, asked.request, asked.holder, boot=counter.book.boot(asked.holder))
     counter.keep("answer", name, asked.account, mine, for_ms=KEPT_MS)
     return {"state": "run"}
 

@@ -19,6 +19,7 @@ from fastroute.ledger.keeper import Keeper
 from fastroute.ledger.protocol import Ask, Over
 from fastroute.ledger.records import SEND, SETTLE
 from fastroute.ledger.sqlite import Store
+from fastroute.panel.desk import Desk
 from tests.ledger.keeper_kit import NOON, Clerk, House, Paper, PaperGrave, PaperReader, paper_receipt, send, settle
 
 
@@ -229,6 +230,37 @@ def test_what_a_grant_spends_is_charged_to_a_parent_that_got_its_limit_later() -
     house.write(holder, send(2, "r2", grant.id, window, 10), settle(2, 12, 72))
     house.turn()
     assert (used(house, grant.id), used(house, key.id)) == (77, 77)
+
+
+class Desked(House):
+    """A house with the real desk."""
+
+    def open(self) -> Keeper:
+        self.keeper = Keeper(self.store, self.paper, lambda: Desk(self.store, b"p" * 32), paper_receipt, self.boot)
+        self.keeper.start(self.now)
+        return self.keeper
+
+
+@pytest.mark.parametrize(("boot", "state"), [("boot-1", "run"), ("boot-2", "refused")])
+def test_a_run_that_a_loss_of_power_may_have_hidden_is_not_made_twice(boot: str, state: str) -> None:
+    """Its record was in memory only when the machine went down, and its request may have left."""
+    house = Desked()
+    holder = house.hello(1)
+    key = house.ask(Ask(1, "keys.create", {"name": "k", "budget_microdollars": 1000})).result
+    account = house.keeper.book.by_public(key["id"]).id
+    asked = {"account": account, "name": "n", "body_hash": "b"}
+    assert (
+        house.ask(Ask(2, "answers.claim", {**asked, "request": "req_1", "holder": holder}), 1).result["state"] == "run"
+    )
+    house.paper.dead.add(holder)
+    house.boot = boot
+    house.open()
+    other = house.hello(2)
+    said = house.ask(Ask(3, "answers.claim", {**asked, "request": "req_2", "holder": other}), 2)
+    if state == "run":
+        assert said.result == {"state": "run"}
+    else:
+        assert said.refusal[:2] == (409, "idempotency_run_lost")
 
 
 # --- alone ------------------------------------------------------------------------------------------------------------

@@ -231,6 +231,7 @@ class Lease:
         self.window.out -= max(self.rights, self.spent)
         self.window.closed += self.spent
         self.done = True
+        self.holder.ended[self.window.id] = (self.granted, self.released, self.spent)
         del self.window.leases[self.holder.id]
         del self.holder.leases[self.window.id]
 
@@ -253,6 +254,7 @@ class Holder:
         "account",
         "attempts",
         "boot_id",
+        "ended",
         "id",
         "kind",
         "leases",
@@ -276,6 +278,7 @@ class Holder:
         self.live = row.live
         self.sent = 0  # the newest attempt that its journal told of, since the book was loaded
         self.leases: dict[int, Lease] = {}  # by window
+        self.ended: dict[int, tuple[int, int, int]] = {}  # of leases that came to rest, by window: their totals
         self.requests: dict[str, Underway] = {}
         self.attempts: dict[int, tuple[Underway, int, Send]] = {}  # those not closed: (request, place in it, send)
         self.unmet: set[int] = set()  # windows that had nothing for the message of number `seq`

@@ -139,6 +139,8 @@ class Holder(HolderCore):
                 if (about.limit == 0) != (lease.about.limit == 0):
                     self._epoch += 1  # nothing has become something, or the other way
                 lease.about, lease.ends_ms = about, ends_ms
+                if lease.closed:
+                    self._mark(lease)  # whoever lives again is told so: an expiry was put off, or a clock went back
             leases.append(lease)
         kinds = tuple([_KINDS[about.unit] for about in facts.path])
         return Path(tuple([about.window for about in facts.path]), tuple(leases), kinds, until_ms)

@@ -267,6 +267,8 @@ class Pages:
             del self._windows[window.id]
             if window in windows:
                 windows.remove(window)
+            for holder in self._holders.values():
+                holder.ended.pop(window.id, None)
 
     def _window(self, budget: Budget, now_ms: int) -> Window:
         """The budget's window of this instant, opened if need be; where the clock went back, still the newest."""

@@ -202,9 +202,11 @@ class Tally(Pages):
         for report in message.leases:
             window = self._windows.get(report.window)
             lease = life.leases.get(report.window)
+            if lease is None and report.granted_seen and window is not None and not window.over(now_ms):
+                lease = self._go_on(life, window)
             if lease is not None:
                 self._reported(lease, report)
-            # A lease that has come to its end is not begun again.
+            # A lease that has come to its end is not begun again from nothing.
             if window is None or (lease is None and report.granted_seen):
                 answers.append(LeaseAnswer(report.window, report.granted_seen, closed=True))
                 continue
@@ -215,6 +217,17 @@ class Tally(Pages):
                     recalls.setdefault(other, []).append(window.id)
         reply = Refreshed(message.number, message.seq, tuple(answers))
         return reply, {other: tuple(windows) for other, windows in recalls.items()}
+
+    def _go_on(self, life: Holder, window: Window) -> Lease | None:
+        """A lease that came to rest, with the totals it had: an expiry was put off, or a clock went back."""
+        totals = life.ended.pop(window.id, None)
+        if totals is None:
+            return None
+        lease = Lease(window, life, *totals)
+        window.closed -= lease.spent
+        self._changed_windows.add(window)
+        self._changed_leases.add(lease)
+        return lease
 
     def _reported(self, lease: Lease, report: LeaseReport) -> None:
         if report.granted_seen > lease.granted or report.released > lease.granted:

@@ -42,9 +42,9 @@ class Entries(Collection[EntryRow]):
     """Entries, and a bit for each attempt that they tell of."""
 
     leaves: list[Leaf]
-    fault: str
-    """Why they cannot be kept, where that can be seen from them alone."""
     bits: dict[tuple[int, int], bytearray]
+    twice: tuple[int, int] | None
+    """(holder, attempt) of one that is told twice among them."""
 
     def __init__(self, rows: Iterable[EntryRow] = ()) -> None: ...
     def __contains__(self, row: object) -> bool: ...

@@ -54,12 +54,10 @@ cdef class Leaf:
 
 cdef class Pile:
     cdef readonly list leaves
-    cdef readonly str fault
     cdef Leaf leaf
 
     def __cinit__(self):
         self.leaves = []
-        self.fault = ""
 
     def __init__(self, rows=()):
         self.add(rows)
@@ -101,6 +99,7 @@ cdef class Pile:
 
 cdef class Entries(Pile):
     cdef readonly dict bits
+    cdef readonly tuple twice
 
     def __cinit__(self):
         self.bits = {}
@@ -120,7 +119,7 @@ cdef class Entries(Pile):
             if bits is None:
                 bits = self.bits[holder, block] = bytearray(ATTEMPTS // 8)
             if bits[place >> 3] & 1 << (place & 7):
-                self.fault = f"attempt {attempt} of holder {holder} is told a second time"
+                self.twice = holder, attempt
             bits[place >> 3] |= 1 << (place & 7)
 
     def __iter__(self):
@@ -136,9 +135,11 @@ cdef class Entries(Pile):
 
 
 cdef class Receipts(Pile):
+    cdef readonly str fault
     cdef object last
 
     def __cinit__(self):
+        self.fault = ""
         self.last = 0
 
     def add(self, rows):

@@ -31,7 +31,7 @@ from fastroute.ledger.protocol import (
     Welcome,
     Who,
 )
-from fastroute.ledger.store import Changes, HolderRow, ReceiptRow
+from fastroute.ledger.store import Changes, HolderRow, ReceiptRow, ToldTwice
 
 REFRESH_MS: Final = 1000  # how often a worker reports at least
 LEASE_MS: Final = 120_000  # how long a worker may spend what it has, unheard; it returns nothing
@@ -115,10 +115,13 @@ class Keeper(Follower):
             try:
                 self._read_all(book, now, everything=True)
                 self._bury_dead(book, now)
+                self._commit(book, {BOOT_ID: self._boot_id.encode(), CLEAN_STOP: None})
                 break
+            except ToldTwice as error:
+                self._wall_off(error)
+                book = self._book or self._load()
             except Contradiction:
                 book = self._load()
-        self._commit(book, {BOOT_ID: self._boot_id.encode(), CLEAN_STOP: None})
         self._clear_leftovers()
         self._sweep_ms = now.mono_ms + SWEEP_MS
 
@@ -133,6 +136,9 @@ class Keeper(Follower):
                 self._read_all(book, now, everything=True)
                 self._bury_dead(book, now)
                 self._commit(book, {} if self._rows else {CLEAN_STOP: b"1"})
+            except ToldTwice as error:
+                self._wall_off(error)
+                continue
             except Contradiction:
                 self._forget()
                 continue
@@ -172,6 +178,9 @@ class Keeper(Follower):
                     self._waiting = [one for one in waiting if one.letter.sender not in dropped]
             except StoreCorrupt:
                 raise
+            except ToldTwice as error:
+                self._wall_off(error)
+                self._waiting = waiting
             except StoreError as error:
                 self._forget()
                 self._waiting = []
@@ -403,6 +412,16 @@ class Keeper(Follower):
         return any(number not in made for number in changes.accounts) or any(
             row.account not in made for row in changes.budgets.values()
         )
+
+    def _wall_off(self, error: ToldTwice) -> None:
+        """The store refuses what a journal tells again: nothing of it is read beyond what was committed."""
+        self._load()
+        if error.holder not in self._readers:  # the desk's, which has no journal
+            raise error
+        log.error("%s; its life is not followed any further", error)
+        reader = self._readers[error.holder]
+        self._walls[error.holder] = reader.segment, reader.offset
+        self._give_up(error.holder, f"the journal of this life tells an attempt twice: {error}")
 
     def _note_fault(self, error: StoreError, now: Now) -> None:
         pause_ms = BACKOFF_MS[min(self._faults, len(BACKOFF_MS) - 1)]

@@ -15,7 +15,7 @@ import msgspec
 from fastroute.errors import StoreDamaged, StoreError
 from fastroute.ledger import _piles as piles
 from fastroute.ledger._piles import BLOCK, Entries, Receipts, name
-from fastroute.ledger.store import EntryRow, ReceiptRow
+from fastroute.ledger.store import EntryRow, ReceiptRow, ToldTwice
 
 _ENDLESS: Final = 2**63 - 1
 # A text in MessagePack that is none is no `DecodeError`.
@@ -36,9 +36,10 @@ class Statements(Protocol):
 
 
 def add_entries(tx: Statements, rows: Collection[EntryRow]) -> None:
-    """Keep them; an attempt that is told a second time is a `StoreError`."""
+    """Keep them; an attempt that is told a second time is `ToldTwice`."""
     pile = rows if isinstance(rows, Entries) else Entries(rows)
-    _refuse(pile.fault)
+    if pile.twice is not None:
+        raise ToldTwice(*pile.twice)
     _mark(tx, pile.bits)
     [[last]] = tx.rows("SELECT coalesce(max(number), 0) FROM entry_leaves")
     leaves = list(enumerate(pile.leaves, last + 1))
@@ -81,7 +82,7 @@ def _mark(tx: Statements, bits: dict[tuple[int, int], bytearray]) -> None:
             before, now = int.from_bytes(had, "little"), int.from_bytes(new, "little")
             if before & now:
                 attempt = block * BLOCK + ((before & now) & -(before & now)).bit_length() - 1
-                _refuse(f"attempt {attempt} of holder {holder} is told a second time")
+                raise ToldTwice(holder, attempt)
             new = bytearray((before | now).to_bytes(BLOCK // 8, "little"))
         rows.append((holder, block, new))
     tx.many(

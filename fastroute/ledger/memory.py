@@ -24,6 +24,7 @@ from fastroute.ledger.store import (
     ReceiptRow,
     RecordRow,
     State,
+    ToldTwice,
     UsageDelta,
     WindowRow,
 )
@@ -90,9 +91,12 @@ class Memory:
             self._usage[key] = delta if had is None else _sum(had, delta)
 
     def _refuse_doubles(self, changes: Changes, entries: list[EntryRow], receipts: list[ReceiptRow]) -> None:
-        attempts = [(row.holder, row.attempt) for row in entries]
-        if len({*attempts}) < len(attempts) or any(key in self._entries for key in attempts):
-            raise StoreError("an attempt is told a second time")
+        told: set[tuple[int, int]] = set()
+        for entry in entries:
+            key = entry.holder, entry.attempt
+            if key in told or key in self._entries:
+                raise ToldTwice(*key)
+            told.add(key)
         last = next(reversed(self._receipts), 0)
         for row in receipts:
             if row.seq <= last:

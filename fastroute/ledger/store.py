@@ -11,6 +11,8 @@ from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
+from fastroute.errors import StoreError
+
 Unit = Literal["microdollar", "token", "request"]
 WindowKind = Literal["total", "daily", "monthly"]
 AccountKind = Literal["key", "grant", "agent", "lease", "user"]
@@ -181,6 +183,14 @@ class State(Struct):
     notes: dict[str, bytes] = {}
     last_holder: int = 0  # numbers are never reused, so the largest ever given is kept
     last_receipt: ReceiptRow | None = None
+
+
+class ToldTwice(StoreError):
+    """An attempt was told a second time: whoever's journal says so is not followed any further."""
+
+    def __init__(self, holder: int, attempt: int) -> None:
+        self.holder = holder
+        super().__init__(f"attempt {attempt} of holder {holder} is told a second time; nothing of this change was kept")
 
 
 class BookStore(Protocol):

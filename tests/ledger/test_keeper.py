@@ -138,6 +138,39 @@ def test_a_life_that_tells_an_attempt_twice_is_given_up_and_the_house_goes_on(
     assert house.store.counts().entries == 3
 
 
+@pytest.mark.parametrize("when", ["turn", "start", "stop"])
+def test_a_life_that_tells_an_attempt_again_after_a_restart_is_given_up_and_the_house_goes_on(
+    house: House, worker: tuple[int, int, int], when: str
+) -> None:
+    """The book has forgotten that it was told; the store has not, and says whose it is."""
+    holder, account, window = worker
+    other = house.hello(2)
+    told = [replace(send(1, "req_x", account, window), windows=(), reserved=())]
+    told += [replace(settle(1, 7, 7), charged=(), spent=())]
+    house.write(holder, *told, Finish("req_x", account, "rd", "chat", "m", "m", "", 200, False, NOON, 5, None))
+    house.turn()
+    if when != "start":
+        house.open()
+        house.hello(1, holder)
+        house.hello(2, other)
+    house.write(holder, *told)
+    house.request(other, 1, 0, window, 0, 0)
+    if when == "turn":
+        assert (1, Over(0, ANY)) in house.turn()
+    elif when == "start":
+        house.open()
+        assert isinstance(house.ask(Hello(1, 1, house.boot, holder), 1), Over)
+    else:
+        house.paper.dead |= {holder, other}
+        assert house.keeper.stop(house.now)
+        house.open()
+    assert house.keeper.well
+    assert sorted((entry.holder, entry.attempt) for entry in entries_of(house) if entry.attempt) == [
+        (holder, 1),
+        (other, 1),
+    ]
+
+
 def test_a_request_under_way_is_closed_by_whoever_comes_after(house: House, worker: tuple[int, int, int]) -> None:
     holder, account, window = worker
     house.write(holder, send(1, "req_x", account, window))

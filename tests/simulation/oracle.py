@@ -24,7 +24,7 @@ class Oracle:
         self.limits = {}  # budget -> BudgetRow
         self.newest = {}  # budget -> window row
         self.leases = defaultdict(dict)  # window -> {holder: LeaseRow}, those not done
-        self.done = set()  # (window, holder)
+        self.done = {}  # (window, holder) -> its last row
         self.allocation = {}  # holder -> account
         self.purse = {}  # allocation's account -> its money window
         self.up = {}  # money window of an allocation -> windows it was taken from
@@ -203,7 +203,12 @@ class Oracle:
             grew = row.granted >= before.granted and row.released >= before.released and row.spent >= before.spent
             # A refund of what an allocation spent is the one thing that makes a total smaller.
             self.must(grew or holder in self.allocation, "I2: totals go back:", before, row)
-        self.must((window, holder) not in self.done, "a lease is begun again:", row)
+        if (window, holder) in self.done and not row.done:
+            # It came to rest while nothing was admitted on its window, and goes on from the totals it had.
+            ended = self.done.pop((window, holder))
+            grew = row.granted >= ended.granted and row.released >= ended.released and row.spent >= ended.spent
+            self.must(grew and holder not in self.allocation, "a lease is begun again from less:", ended, row)
+            self.taken[window][holder] = ended.spent
         if holder in self.allocation:
             if before is None and not row.done:
                 money = self.purse[self.allocation[holder]]
@@ -221,7 +226,7 @@ class Oracle:
         if row.done:
             self.leases[window].pop(holder, None)
             self.taken[window].pop(holder, None)
-            self.done.add((window, holder))
+            self.done[window, holder] = row
         else:
             self.leases[window][holder] = row
 

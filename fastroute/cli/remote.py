@@ -155,7 +155,7 @@ class _Answer:
                 return paper
             if response.status_code != 404:
                 return None
-            time.sleep(_RECEIPT_PAUSE_S)
+            time.sleep(_RECEIPT_PAUSE_S)  # its journal is read ten times a second, and nobody is told when
         return None
 
 

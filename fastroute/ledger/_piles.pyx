@@ -83,7 +83,7 @@ cdef class Pile:
         start = PyByteArray_GET_SIZE(leaf.body)
         try:
             told(row, leaf.body, -1)
-        except:
+        except:  # whatever it was goes on; half a row does not stay
             del leaf.body[start:]
             raise
         leaf.body += end

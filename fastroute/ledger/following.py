@@ -41,7 +41,7 @@ class Follower:
         self._rows: dict[int, HolderRow] = {}  # live workers as they were loaded or said hello
         self._readers: dict[int, Reading] = {}
         self._reached: dict[int, tuple[int, int]] = {}  # up to where records were taken in since the last commit
-        self._applied: dict[int, int] = {}  # the segment that each was in at the last commit
+        self._applied: dict[int, tuple[int, int]] = {}  # up to where they were at the last commit
         self._walls: dict[int, tuple[int, int]] = {}  # where a journal cannot be followed any further
         self._over: dict[int, str] = {}  # lives that are not followed any more, though they go on; and why
         self._untold: set[int] = set()  # of those, who has not heard of it
@@ -56,7 +56,7 @@ class Follower:
 
     def _seal_up(self, book: Book) -> None:
         """A piece was taken in."""
-        raise NotImplementedError
+        raise NotImplementedError  # the keeper's, who owns the receipts
 
     def _give_up(self, holder: int, why: str) -> None:
         if holder not in self._over:
@@ -66,7 +66,7 @@ class Follower:
     def _follow(self, holder: int, segment: int, offset: int) -> None:
         reader = self._journals.open(holder, segment, offset)
         self._readers[holder] = reader
-        self._applied[holder] = reader.segment
+        self._applied[holder] = reader.segment, reader.offset
 
     def _read_all(self, book: Book, now: Now, *, everything: bool = False) -> bool:
         """Apply what the journals of the living hold; True when there may be more than one turn takes."""

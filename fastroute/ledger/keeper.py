@@ -118,8 +118,9 @@ class Keeper(Follower):
                 self._commit(book, {BOOT_ID: self._boot_id.encode(), CLEAN_STOP: None})
                 break
             except ToldTwice as error:
-                self._wall_off(error)
-                book = self._book or self._load()
+                if not self._wall_off(error):
+                    raise
+                book = self._load()
             except Contradiction:
                 book = self._load()
         self._clear_leftovers()
@@ -136,13 +137,12 @@ class Keeper(Follower):
                 self._read_all(book, now, everything=True)
                 self._bury_dead(book, now)
                 self._commit(book, {} if self._rows else {CLEAN_STOP: b"1"})
-            except ToldTwice as error:
-                self._wall_off(error)
-                continue
             except Contradiction:
                 self._forget()
                 continue
             except StoreError as error:
+                if isinstance(error, ToldTwice) and self._wall_off(error):
+                    continue
                 self._forget()
                 log.error("the last pass over the journals was not kept and is made at the next start: %s", error)
                 return False
@@ -178,10 +178,10 @@ class Keeper(Follower):
                     self._waiting = [one for one in waiting if one.letter.sender not in dropped]
             except StoreCorrupt:
                 raise
-            except ToldTwice as error:
-                self._wall_off(error)
-                self._waiting = waiting
             except StoreError as error:
+                if isinstance(error, ToldTwice) and self._wall_off(error):
+                    self._waiting = waiting
+                    continue
                 self._forget()
                 self._waiting = []
                 self._note_fault(error, now)
@@ -381,13 +381,13 @@ class Keeper(Follower):
             else:
                 self._notes[name] = note
         self.changed = self._is_news(changes)
-        for holder, (segment, _) in self._reached.items():
-            if segment > self._applied[holder]:
+        for holder, place in self._reached.items():
+            if place[0] > self._applied[holder][0]:
                 try:
-                    self._readers[holder].drop_before(segment)
+                    self._readers[holder].drop_before(place[0])
                 except JournalError as error:
                     log.error("%s", error)  # with the next segment it is tried again
-            self._applied[holder] = segment
+            self._applied[holder] = place
         self._reached.clear()
         for holder, grave in self._graves.items():
             self._readers.pop(holder).close()
@@ -413,15 +413,16 @@ class Keeper(Follower):
             row.account not in made for row in changes.budgets.values()
         )
 
-    def _wall_off(self, error: ToldTwice) -> None:
-        """The store refuses what a journal tells again: nothing of it is read beyond what was committed."""
-        self._load()
-        if error.holder not in self._readers:  # the desk's, which has no journal
-            raise error
+    def _wall_off(self, error: ToldTwice) -> bool:
+        """Read nothing of a journal that tells something again beyond what was committed; False for the desk's own."""
+        place = self._applied.get(error.holder)
+        if place is None:
+            return False
         log.error("%s; its life is not followed any further", error)
-        reader = self._readers[error.holder]
-        self._walls[error.holder] = reader.segment, reader.offset
+        self._walls[error.holder] = place
         self._give_up(error.holder, f"the journal of this life tells an attempt twice: {error}")
+        self._forget()
+        return True
 
     def _note_fault(self, error: StoreError, now: Now) -> None:
         pause_ms = BACKOFF_MS[min(self._faults, len(BACKOFF_MS) - 1)]

@@ -379,6 +379,7 @@ class Store:
 
     def _nobody_keeps(self, version: int) -> None:
         """Refuse to migrate books that a running fastroute keeps: it would find its tables gone."""
+        # Before schema 7 only the state directory was locked, which the database is in unless somebody put it elsewhere.
         for path in (self._beside(".keeper"), self.path.with_name("run") / "bookkeeper.lock"):
             try:
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -16,7 +16,7 @@ from fastroute.ledger.keeper import BACKOFF_MS, RECALL_MS, TICK_MS, UNAVAILABLE,
 from fastroute.ledger.memory import Memory
 from fastroute.ledger.protocol import Answered, Ask, Hello, Known, LeaseAnswer, Over, Recall, Refreshed, Who
 from fastroute.ledger.records import FINISH, SETTLE, Finish, Stop
-from fastroute.ledger.store import Changes, EntryRow, RecordRow, State
+from fastroute.ledger.store import Changes, EntryRow, RecordRow, State, ToldTwice
 from tests.ledger.keeper_kit import NOON, Clerk, House, PaperReader, send, settle
 
 
@@ -169,6 +169,39 @@ def test_a_life_that_tells_an_attempt_again_after_a_restart_is_given_up_and_the_
         (holder, 1),
         (other, 1),
     ]
+
+
+def test_what_the_desk_tells_twice_is_a_fault_of_the_store_and_ends_nobody(
+    house: House, worker: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No journal tells it, so there is none to give up; whoever asks is told to come again."""
+    with monkeypatch.context() as patch:
+        patch.setattr(house.store, "commit", lambda changes: (_ for _ in ()).throw(ToldTwice(0, 7)))
+        assert house.ask(Ask(1, "open", {"name": "other", "amount": 5})).refusal == UNAVAILABLE
+        assert not house.keeper.well
+    house.later(BACKOFF_MS[0])
+    assert house.key(5, "other")
+
+
+def test_a_store_that_fails_while_a_life_is_given_up_is_tried_again(
+    house: House, worker: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder, *_ = worker
+
+    def fails(*_: object) -> None:
+        raise StoreError("the disk is away")
+
+    def twice(changes: Changes) -> None:
+        patch.setattr(house.store, "load", fails)
+        raise ToldTwice(holder, 7)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(house.store, "commit", twice)
+        posts = dict(house.turn((99, Ask(1, "open", {"name": "other", "amount": 5}))))
+    assert posts == {99: Answered(1, refusal=UNAVAILABLE), 1: Over(0, ANY)}
+    house.later(BACKOFF_MS[0])
+    assert house.key(5, "other")
+    assert house.keeper.well
 
 
 def test_a_request_under_way_is_closed_by_whoever_comes_after(house: House, worker: tuple[int, int, int]) -> None:

@@ -178,17 +178,21 @@ class Follower:
             log.error("holder %d cannot be closed yet, and is tried again: %s", holder, error)
         self._waiting_graves.add(holder)
 
+    def _strangers(self) -> list[int]:
+        """Lives that these books never began, whose journals are here nevertheless."""
+        found = [holder for holder in self._journals.holders() if holder > self._known]
+        for holder in found:
+            log.error(
+                "these books know nothing of holder %d, whose journal is here: an earlier copy of them was put back, and "
+                "what that journal tells is not in it; its files are kept",
+                holder,
+            )
+        return found
+
     def _clear_leftovers(self) -> None:
         """Remove the files of lives that are over in the books already; a crash left them."""
         for holder in self._journals.holders():
             if holder in self._rows or f"{KEPT}{holder}" in self._notes:
-                continue
-            if holder > self._known:
-                log.error(
-                    "these books know nothing of holder %d, whose journal is here: an earlier copy of them was put back, "
-                    "and what that journal tells is not in it; its files are kept",
-                    holder,
-                )
                 continue
             try:
                 if (grave := self._journals.grave(holder)) is not None:

@@ -111,11 +111,14 @@ class Keeper(Follower):
         before = notes.get(BOOT_ID, b"").decode()
         if before and before != self._boot_id and CLEAN_STOP not in notes and self._rows:
             log.error("the machine went down without a clean stop: what its workers held and did not spend is charged")
+        # Once noted they are kept by the next start too, which knows of higher numbers.
+        said: dict[str, bytes | None] = {f"{KEPT}{holder}": b"1" for holder in self._strangers()}
+        said |= {BOOT_ID: self._boot_id.encode(), CLEAN_STOP: None}
         while True:
             try:
                 self._read_all(book, now, everything=True)
                 self._bury_dead(book, now)
-                self._commit(book, {BOOT_ID: self._boot_id.encode(), CLEAN_STOP: None})
+                self._commit(book, said)
                 break
             except ToldTwice as error:
                 if not self._wall_off(error):

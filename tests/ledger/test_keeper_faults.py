@@ -75,6 +75,8 @@ def test_journals_that_a_copy_of_the_books_does_not_know_stay_and_their_numbers_
     assert paper.removed == []
     assert f"know nothing of holder {holder}" in caplog.text
     assert restored.hello(2) > holder
+    restored.open()  # and it knows of higher numbers now
+    assert paper.removed == []
 
 
 # --- gone -------------------------------------------------------------------------------------------------------------
